@@ -1,0 +1,5 @@
+"""``python -m rollover`` is the ``rollover`` command."""
+
+from rollover.cli import app
+
+app()

@@ -1,0 +1,137 @@
+"""Every route as a value: what to send, and how to read the answer. The clients only carry them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+from urllib.parse import quote
+
+import httpx
+
+from rollover.documents import Generation, Page, generation
+
+T = TypeVar("T")
+Reward = str | Mapping[str, Any]
+TraceFormat = Literal["json", "jsonl", "csv"]
+
+JOBS = "/v1/generations"
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """One HTTP request and the reader of its answer.
+
+    Args:
+        method: of HTTP.
+        path: below the server's address.
+        read: the value a successful answer stands for.
+        json: the body.
+        params: the query.
+        headers: besides the client's own.
+        repeatable: safe to send again when the wire fails.
+        hold: seconds the server may take longer than usual, because it was asked to.
+    """
+
+    method: str
+    path: str
+    read: Callable[[httpx.Response], T]
+    json: Any = None
+    params: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    repeatable: bool = True
+    hold: float = 0.0
+
+
+def submit(body: Mapping[str, Any], idempotency_key: str, hold: float | None) -> Call[Generation]:
+    """Post a job. The key makes it safe to post twice; ``hold``: answer only when the job has ended."""
+    headers = {"Idempotency-Key": idempotency_key}
+    if hold is not None:
+        headers["Prefer"] = f"wait={int(hold)}"
+    return Call("POST", JOBS, _document, json=body, headers=headers, hold=hold or 0.0)
+
+
+def body_of(
+    prompt: str,
+    reward: Reward | Sequence[Reward] | None,
+    nfe: int | None,
+    fields: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The request body: only what the caller said, so that every default is the server's."""
+    body: dict[str, Any] = {"prompt": prompt, **fields}
+    if reward is not None:
+        body["reward"] = reward
+    if nfe is not None:
+        body["budget"] = {**body.get("budget", {}), "nfe": nfe}
+    return body
+
+
+def get(job_id: str) -> Call[Generation]:
+    """Read a job document."""
+    return Call("GET", _job(job_id), _document)
+
+
+def jobs(status: str | None, cursor: str | None, limit: int | None) -> Call[Page]:
+    """List jobs, newest first."""
+    given = {"status": status, "cursor": cursor, "limit": limit}
+    return Call(
+        "GET", JOBS, _page, params={name: value for name, value in given.items() if value is not None}
+    )
+
+
+def cancel(job_id: str) -> Call[Generation]:
+    """Ask for a job to end; what it has found so far becomes its result."""
+    return Call("POST", f"{_job(job_id)}/cancel", _document)
+
+
+def delete(job_id: str) -> Call[None]:
+    """Remove a job with its events and images. Not repeated: the second answer would be 404."""
+    return Call("DELETE", _job(job_id), _nothing, repeatable=False)
+
+
+def image(job_id: str, number: int) -> Call[bytes]:
+    """The bytes of one result image."""
+    return Call("GET", f"{_job(job_id)}/images/{number}", _content)
+
+
+def preview(job_id: str, seq: int) -> Call[bytes]:
+    """The bytes of the preview that event ``seq`` announced."""
+    return Call("GET", f"{_job(job_id)}/previews/{seq}", _content)
+
+
+def trace(job_id: str, kind: TraceFormat) -> Call[bytes]:
+    """Every candidate evaluated, as the bytes of a JSON, JSONL or CSV file."""
+    return Call("GET", f"{_job(job_id)}/trace", _content, params={"format": kind})
+
+
+def catalogue(kind: Literal["models", "rewards", "strategies"]) -> Call[list[dict[str, Any]]]:
+    """What this server can do."""
+    return Call("GET", f"/v1/{kind}", _entries)
+
+
+def events_path(job_id: str) -> str:
+    """The path of a job's event stream."""
+    return f"{_job(job_id)}/events"
+
+
+def _job(job_id: str) -> str:
+    return f"{JOBS}/{quote(job_id, safe='')}"
+
+
+def _document(response: httpx.Response) -> Generation:
+    return generation(response.json())
+
+
+def _nothing(_response: httpx.Response) -> None:
+    return None
+
+
+def _content(response: httpx.Response) -> bytes:
+    return response.content
+
+
+def _entries(response: httpx.Response) -> list[dict[str, Any]]:
+    return response.json()["data"]
+
+
+def _page(response: httpx.Response) -> Page:
+    body = response.json()
+    return Page(tuple(generation(item) for item in body["data"]), body.get("next_cursor"))

@@ -1,0 +1,207 @@
+"""The ``rollover`` command."""
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from rollover.client import Client, default_url
+from rollover.display import document_lines, follow, save, summary
+from rollover.documents import Generation
+from rollover.errors import RolloverError
+from rollover.serve import Stack, StackSettings, serve, stop_on_signals
+
+app = typer.Typer(
+    name="rollover",
+    help="Search images under a compute budget: prompt, reward and NFE in, the best image found out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Url = Annotated[
+    str, typer.Option("--url", help="The server.", default_factory=default_url, envvar="ROLLOVER_URL")
+]
+Prompt = Annotated[str, typer.Argument(help="What the image should show.")]
+Rewards = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--reward", "-r", help="What steers the search: NAME or NAME:WEIGHT. Repeat it for several."
+    ),
+]
+HeldOut = Annotated[list[str] | None, typer.Option("--held-out", help="Scored on the final images only.")]
+Nfe = Annotated[int | None, typer.Option("--nfe", help="Budget, in function evaluations.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the image and the trace.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="The same seed gives the same image.")]
+
+
+@app.command("serve")
+def serve_command(
+    host: Annotated[str | None, typer.Option(help="Address to listen on (ROLLOVER_HOST).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one (ROLLOVER_PORT).")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where everything is kept (ROLLOVER_DATA_DIR).")
+    ] = None,
+    model: Annotated[list[str] | None, typer.Option(help="One worker for each (ROLLOVER_MODELS).")] = None,
+) -> None:
+    """Start Valkey, the workers and the API; Ctrl-C stops them all."""
+    with _errors_as_exit():
+        settings = StackSettings.from_environment(os.environ)
+        given = {"host": host, "port": port, "data_dir": data_dir, "models": model}
+        serve(replace(settings, **{name: value for name, value in given.items() if value is not None}), _say)
+
+
+@app.command()
+def generate(  # noqa: PLR0913, PLR0917 -- one argument for each option
+    prompt: Prompt,
+    url: Url,
+    reward: Rewards = None,
+    held_out: HeldOut = None,
+    nfe: Nfe = None,
+    out: Out = Path("out"),
+    seed: Seed = None,
+    model: Annotated[str | None, typer.Option(help="`rollover models` lists them.")] = None,
+    images: Annotated[int | None, typer.Option(help="How many of the best to return.")] = None,
+    search: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE of the search, such as strategy=rbf.")
+    ] = None,
+    sampler: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE of the sampler, such as steps=10.")
+    ] = None,
+    budget: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE of the budget, such as seconds=30.")
+    ] = None,
+) -> None:
+    """Search one image, showing the search as it runs; writes the image and its trace."""
+    with _errors_as_exit(), Client(url) as client:
+        given = {
+            "held_out": held_out,
+            "seed": seed,
+            "model": model,
+            "num_images": images,
+            "search": _pairs(search),
+            "sampler": _pairs(sampler),
+            "budget": _pairs(budget),
+        }
+        fields = {name: value for name, value in given.items() if value is not None}
+        job = client.submit(prompt, reward=_rewards(reward), nfe=nfe, **fields)
+        _finish(client, job, out)
+
+
+@app.command()
+def demo(
+    prompt: Prompt = "two red circles and a blue square",
+    reward: Rewards = None,
+    held_out: HeldOut = None,
+    nfe: Nfe = 200,
+    out: Out = Path("out"),
+    seed: Seed = 0,
+) -> None:
+    """Start everything on a free port, search one image over HTTP, and stop everything."""
+    with _errors_as_exit(), tempfile.TemporaryDirectory(prefix="rollover-demo-") as data_dir:
+        stop_on_signals()
+        settings = StackSettings.from_environment(os.environ)
+        settings = replace(settings, port=0, data_dir=Path(data_dir), redis_url=None)
+        with Stack(settings, _say) as stack, Client(stack.url) as client:
+            fields: dict[str, Any] = {"held_out": held_out} if held_out else {}
+            _finish(client, client.submit(prompt, reward=_rewards(reward), nfe=nfe, seed=seed, **fields), out)
+
+
+@app.command()
+def status(job_id: Annotated[str, typer.Argument(metavar="ID", help="The job.")], url: Url) -> None:
+    """Show where a job stands."""
+    with _errors_as_exit(), Client(url) as client:
+        typer.echo(document_lines(client.get(job_id)))
+
+
+@app.command()
+def cancel(job_id: Annotated[str, typer.Argument(metavar="ID", help="The job.")], url: Url) -> None:
+    """End a job; the best it has found so far becomes its result."""
+    with _errors_as_exit(), Client(url) as client:
+        typer.echo(document_lines(client.cancel(job_id)))
+
+
+@app.command()
+def models(url: Url) -> None:
+    """List the models of the server."""
+    with _errors_as_exit(), Client(url) as client:
+        _table(client.models(), ["id", "title", "available", "licence"])
+
+
+@app.command()
+def rewards(url: Url) -> None:
+    """List the rewards of the server."""
+    with _errors_as_exit(), Client(url) as client:
+        _table(client.rewards(), ["name", "range", "differentiable", "licence"])
+
+
+def _finish(client: Client, job: Generation, out: Path) -> None:
+    """Follow a job to its end, write what it left and say how it went; exit code 1 unless it succeeded."""
+    job = follow(client, job, Console())
+    if job.result:
+        typer.echo(summary(job, *save(client, job, out)))
+    if job.status != "succeeded":
+        reason = f": {job.error.detail} ({job.error.code})" if job.error else ""
+        typer.echo(f"The job {job.status}{reason}", err=True)
+        raise typer.Exit(1)
+
+
+def _rewards(given: Sequence[str] | None) -> list[dict[str, Any]] | None:
+    """``name`` or ``name:weight``, as the API takes them."""
+    return [_reward(text) for text in given] if given else None
+
+
+def _reward(text: str) -> dict[str, Any]:
+    name, _, weight = text.partition(":")
+    try:
+        return {"name": name, "weight": float(weight)} if weight else {"name": name}
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r}: a reward is NAME or NAME:WEIGHT, the weight a number") from error
+
+
+def _pairs(given: Sequence[str] | None) -> dict[str, Any] | None:
+    """``KEY=VALUE`` texts as a dictionary; a value that is JSON is taken as JSON, any other as text."""
+    return dict(_pair(text) for text in given) if given else None
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"{text!r}: expected KEY=VALUE")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def _table(entries: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
+    table = Table(*columns)
+    for entry in entries:
+        table.add_row(*(str(entry.get(column, "-")) for column in columns))
+    Console().print(table)
+
+
+def _say(text: str) -> None:
+    typer.echo(text)
+    sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _errors_as_exit() -> Iterator[None]:
+    """What the user can act on is one message and exit code 1, not a stack trace."""
+    try:
+        yield
+    except RolloverError as error:
+        typer.echo(f"rollover: {error}", err=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        raise typer.Exit(130) from error

@@ -1,0 +1,410 @@
+"""The clients, one blocking and one for asyncio. Both only carry the calls of :mod:`rollover.calls`.
+
+with rollover.Client() as client:
+    job = client.submit("two red circles and a blue square", reward="scene_match", nfe=200)
+    for event in client.events(job.id):
+        print(event.type, event.data)
+    png = client.image(job.id, 0)
+"""
+
+import asyncio
+import os
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+
+from rollover import calls
+from rollover.calls import Call, Reward, TraceFormat
+from rollover.documents import Event, Generation, Page
+from rollover.errors import ConnectionFailedError, UnavailableError, WaitTimeoutError, error_from
+from rollover.sse import EventParser
+
+T = TypeVar("T")
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+ATTEMPTS = 4
+"""How often a repeatable call is sent before giving up."""
+STREAM_ATTEMPTS = 8
+"""How often a broken stream is reopened without news before giving up: about 15 s."""
+LONGEST_PAUSE = 3.0
+"""Seconds between two attempts at most."""
+STREAM_SILENCE = 60.0
+"""Seconds without a byte after which a stream is taken for broken. Servers send comments far more often."""
+POLL_FIRST, POLL_LAST = 0.1, 2.0
+"""Seconds between two looks at a job: the first pause, and the longest it grows to."""
+
+
+def default_url() -> str:
+    """``ROLLOVER_URL`` of the environment, else the address ``rollover serve`` listens on."""
+    return os.environ.get("ROLLOVER_URL", DEFAULT_URL)
+
+
+def pause(attempt: int) -> float:
+    """Seconds to wait before attempt number ``attempt`` + 1: 0.2, 0.4, 0.8, ... 3."""
+    return min(0.2 * 2.0 ** (attempt - 1), LONGEST_PAUSE)
+
+
+def _options(base_url: str | None, api_key: str | None, timeout: float) -> dict[str, Any]:
+    url = base_url or default_url()
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    local = urlsplit(url).hostname in {"127.0.0.1", "localhost", "::1"}
+    # A proxy named in the environment cannot reach this machine's own loopback.
+    return {"base_url": url, "headers": headers, "timeout": timeout, "trust_env": not local}
+
+
+def _build(http: httpx.Client | httpx.AsyncClient, call: Call[Any]) -> httpx.Request:
+    timeout = http.timeout
+    if call.hold:
+        timeout = httpx.Timeout(timeout, read=(timeout.read or 0.0) + call.hold)
+    return http.build_request(
+        call.method,
+        call.path,
+        json=call.json,
+        params=call.params or None,
+        headers=dict(call.headers),
+        timeout=timeout,
+    )
+
+
+def _read(call: Call[T], response: httpx.Response) -> T:
+    if response.is_error:
+        raise error_from(response)
+    return call.read(response)
+
+
+def _worth_repeating(call: Call[Any], error: Exception, attempt: int) -> bool:
+    if attempt >= ATTEMPTS or not call.repeatable:
+        return False
+    return isinstance(error, httpx.TransportError) or (
+        isinstance(error, UnavailableError) and error.status == 503
+    )
+
+
+def _stream_headers(last: int) -> dict[str, str]:
+    return {"Accept": "text/event-stream", **({"Last-Event-ID": str(last)} if last else {})}
+
+
+def _unreachable(url: httpx.URL, error: Exception | None) -> ConnectionFailedError:
+    reason = f": {error}" if error else ""
+    return ConnectionFailedError(f"No answer from {url}{reason}. Is `rollover serve` running there?")
+
+
+class Client:
+    """A blocking client.
+
+    Args:
+        base_url: the server; ``ROLLOVER_URL`` or http://127.0.0.1:8000 where not given.
+        api_key: sent as a bearer token, where the server asks for one.
+        timeout: seconds for one request; streams and held answers wait longer.
+        transport: an httpx transport to use in place of the network.
+
+    Every method raises :class:`ApiError` (or one of its kinds) where the server refuses, and
+    :class:`ConnectionFailedError` where it cannot be reached. Calls safe to repeat are repeated a few times.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        api_key: str | None = None,
+        timeout: float = 30.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._http = httpx.Client(**_options(base_url, api_key, timeout), transport=transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._http.close()
+
+    def submit(
+        self,
+        prompt: str,
+        *,
+        reward: Reward | Sequence[Reward] | None = None,
+        nfe: int | None = None,
+        hold: float | None = None,
+        idempotency_key: str | None = None,
+        **fields: Any,  # noqa: ANN401 -- any JSON the API takes
+    ) -> Generation:
+        """Post a job.
+
+        Args:
+            prompt: what the image should show.
+            reward: a name, ``{"name", "weight", "params"}``, or several of them.
+            nfe: the budget, in function evaluations.
+            hold: ask the server to answer only when the job has ended, in at most so many seconds (up to 60).
+            idempotency_key: two submissions with one key are one job; a fresh key where not given.
+            fields: any other field of the request, as the API documents it (``seed``, ``search`` ...).
+        """
+        body = calls.body_of(prompt, reward, nfe, fields)
+        call = calls.submit(body, idempotency_key or uuid.uuid4().hex, hold)
+        return self._call(call)
+
+    def get(self, job_id: str) -> Generation:
+        """The job document."""
+        return self._call(calls.get(job_id))
+
+    def wait(self, job_id: str, within: float | None = None) -> Generation:
+        """The job document once the job has ended, whichever way.
+
+        Raises :class:`WaitTimeoutError` after ``within`` seconds; the job goes on.
+        """
+        for interval in _intervals(within, job_id):
+            document = self.get(job_id)
+            if document.ended:
+                return document
+            time.sleep(interval)
+        raise AssertionError("the intervals never end by themselves")
+
+    def events(self, job_id: str, after: int = 0) -> Iterator[Event]:
+        """Every event after number ``after``, as it comes, to the final one; reconnects when cut."""
+        last, failures, error = after, 0, None
+        while failures < STREAM_ATTEMPTS:
+            try:
+                for event in self._events_once(job_id, last):
+                    last, failures = event.seq, 0
+                    yield event
+                    if event.final:
+                        return
+            except httpx.TransportError as broken:
+                error = broken
+            failures += 1
+            time.sleep(pause(failures))
+        raise _unreachable(self._http.base_url, error)
+
+    def list(self, *, status: str | None = None, cursor: str | None = None, limit: int | None = None) -> Page:
+        """One page of jobs, newest first; ``page.next`` is the cursor of the one after it."""
+        return self._call(calls.jobs(status, cursor, limit))
+
+    def cancel(self, job_id: str) -> Generation:
+        """Ask the job to end; the best it has found so far becomes its result."""
+        return self._call(calls.cancel(job_id))
+
+    def delete(self, job_id: str) -> None:
+        """Remove an ended job with its events and images."""
+        self._call(calls.delete(job_id))
+
+    def image(self, job_id: str, number: int = 0) -> bytes:
+        """The bytes of result image ``number``."""
+        return self._call(calls.image(job_id, number))
+
+    def images(self, job_id: str) -> Iterator[bytes]:
+        """The bytes of every result image, best first."""
+        result = self.get(job_id).result
+        for number in range(len(result.images) if result else 0):
+            yield self.image(job_id, number)
+
+    def preview(self, job_id: str, seq: int) -> bytes:
+        """The bytes of the preview that event ``seq`` announced."""
+        return self._call(calls.preview(job_id, seq))
+
+    def trace(self, job_id: str, kind: TraceFormat = "jsonl") -> bytes:
+        """Every candidate evaluated, as the bytes of a JSON, JSONL or CSV file."""
+        return self._call(calls.trace(job_id, kind))
+
+    def models(self) -> Sequence[dict[str, Any]]:
+        """The models this server knows, and whether a worker serves each of them now."""
+        return self._call(calls.catalogue("models"))
+
+    def rewards(self) -> Sequence[dict[str, Any]]:
+        """The rewards this server knows."""
+        return self._call(calls.catalogue("rewards"))
+
+    def strategies(self) -> Sequence[dict[str, Any]]:
+        """The search strategies this server knows, with a JSON schema of each one's parameters."""
+        return self._call(calls.catalogue("strategies"))
+
+    def _call(self, call: Call[T]) -> T:
+        attempt = 1
+        while True:
+            try:
+                return self._call_once(call)
+            except (httpx.TransportError, UnavailableError) as error:
+                if not _worth_repeating(call, error, attempt):
+                    raise _final(error, self._http.base_url) from error
+            time.sleep(pause(attempt))
+            attempt += 1
+
+    def _call_once(self, call: Call[T]) -> T:
+        return _read(call, self._http.send(_build(self._http, call)))
+
+    def _events_once(self, job_id: str, last: int) -> Iterator[Event]:
+        parser = EventParser()
+        with self._http.stream(
+            "GET", calls.events_path(job_id), headers=_stream_headers(last), timeout=STREAM_SILENCE
+        ) as response:
+            if response.is_error:
+                response.read()
+                raise error_from(response)
+            for line in response.iter_lines():
+                if event := parser.feed(line):
+                    yield event
+
+
+class AsyncClient:
+    """The same client for asyncio; see :class:`Client` for arguments and errors."""
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        api_key: str | None = None,
+        timeout: float = 30.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._http = httpx.AsyncClient(**_options(base_url, api_key, timeout), transport=transport)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self._http.aclose()
+
+    async def submit(
+        self,
+        prompt: str,
+        *,
+        reward: Reward | Sequence[Reward] | None = None,
+        nfe: int | None = None,
+        hold: float | None = None,
+        idempotency_key: str | None = None,
+        **fields: Any,  # noqa: ANN401 -- any JSON the API takes
+    ) -> Generation:
+        """Post a job; see :meth:`Client.submit`."""
+        body = calls.body_of(prompt, reward, nfe, fields)
+        call = calls.submit(body, idempotency_key or uuid.uuid4().hex, hold)
+        return await self._call(call)
+
+    async def get(self, job_id: str) -> Generation:
+        """The job document."""
+        return await self._call(calls.get(job_id))
+
+    async def wait(self, job_id: str, within: float | None = None) -> Generation:
+        """The job document once the job has ended. See :meth:`Client.wait`."""
+        for interval in _intervals(within, job_id):
+            document = await self.get(job_id)
+            if document.ended:
+                return document
+            await asyncio.sleep(interval)
+        raise AssertionError("the intervals never end by themselves")
+
+    async def events(self, job_id: str, after: int = 0) -> AsyncIterator[Event]:
+        """Every event after number ``after``, as it comes, to the final one; reconnects when cut."""
+        last, failures, error = after, 0, None
+        while failures < STREAM_ATTEMPTS:
+            try:
+                async for event in self._events_once(job_id, last):
+                    last, failures = event.seq, 0
+                    yield event
+                    if event.final:
+                        return
+            except httpx.TransportError as broken:
+                error = broken
+            failures += 1
+            await asyncio.sleep(pause(failures))
+        raise _unreachable(self._http.base_url, error)
+
+    async def list(
+        self, *, status: str | None = None, cursor: str | None = None, limit: int | None = None
+    ) -> Page:
+        """One page of jobs, newest first."""
+        return await self._call(calls.jobs(status, cursor, limit))
+
+    async def cancel(self, job_id: str) -> Generation:
+        """Ask the job to end; the best it has found so far becomes its result."""
+        return await self._call(calls.cancel(job_id))
+
+    async def delete(self, job_id: str) -> None:
+        """Remove an ended job with its events and images."""
+        await self._call(calls.delete(job_id))
+
+    async def image(self, job_id: str, number: int = 0) -> bytes:
+        """The bytes of result image ``number``."""
+        return await self._call(calls.image(job_id, number))
+
+    async def images(self, job_id: str) -> AsyncIterator[bytes]:
+        """The bytes of every result image, best first."""
+        result = (await self.get(job_id)).result
+        for number in range(len(result.images) if result else 0):
+            yield await self.image(job_id, number)
+
+    async def preview(self, job_id: str, seq: int) -> bytes:
+        """The bytes of the preview that event ``seq`` announced."""
+        return await self._call(calls.preview(job_id, seq))
+
+    async def trace(self, job_id: str, kind: TraceFormat = "jsonl") -> bytes:
+        """Every candidate evaluated, as the bytes of a JSON, JSONL or CSV file."""
+        return await self._call(calls.trace(job_id, kind))
+
+    async def models(self) -> Sequence[dict[str, Any]]:
+        """The models this server knows, and whether a worker serves each of them now."""
+        return await self._call(calls.catalogue("models"))
+
+    async def rewards(self) -> Sequence[dict[str, Any]]:
+        """The rewards this server knows."""
+        return await self._call(calls.catalogue("rewards"))
+
+    async def strategies(self) -> Sequence[dict[str, Any]]:
+        """The search strategies this server knows, with a JSON schema of each one's parameters."""
+        return await self._call(calls.catalogue("strategies"))
+
+    async def _call(self, call: Call[T]) -> T:
+        attempt = 1
+        while True:
+            try:
+                return await self._call_once(call)
+            except (httpx.TransportError, UnavailableError) as error:
+                if not _worth_repeating(call, error, attempt):
+                    raise _final(error, self._http.base_url) from error
+            await asyncio.sleep(pause(attempt))
+            attempt += 1
+
+    async def _call_once(self, call: Call[T]) -> T:
+        return _read(call, await self._http.send(_build(self._http, call)))
+
+    async def _events_once(self, job_id: str, last: int) -> AsyncIterator[Event]:
+        parser = EventParser()
+        async with self._http.stream(
+            "GET", calls.events_path(job_id), headers=_stream_headers(last), timeout=STREAM_SILENCE
+        ) as response:
+            if response.is_error:
+                await response.aread()
+                raise error_from(response)
+            async for line in response.aiter_lines():
+                if event := parser.feed(line):
+                    yield event
+
+
+def _final(error: httpx.TransportError | UnavailableError, url: httpx.URL) -> Exception:
+    return error if isinstance(error, UnavailableError) else _unreachable(url, error)
+
+
+def _intervals(within: float | None, job_id: str) -> Iterator[float]:
+    """Pauses between two looks, growing, until the time is over."""
+    end = None if within is None else time.monotonic() + within
+    interval = POLL_FIRST
+    while end is None or time.monotonic() < end:
+        yield interval
+        interval = min(interval * 1.5, POLL_LAST)
+    raise WaitTimeoutError(
+        f"Job {job_id} had not ended after {within:g} s. It goes on; `cancel` would end it."
+    )

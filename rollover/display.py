@@ -1,0 +1,149 @@
+"""What the commands show: a search as it runs, and what came out of it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from rollover.client import Client
+from rollover.documents import Event, Generation
+
+
+class View(Protocol):
+    """Something that shows events as they come."""
+
+    def show(self, event: Event) -> None:
+        """Show one event."""
+        ...
+
+
+@dataclass
+class LiveView:
+    """A bar of the NFE spent, with level and best reward beside it."""
+
+    progress: Progress
+    task: TaskID
+
+    def show(self, event: Event) -> None:
+        """Move the bar."""
+        data = event.data
+        if event.type == "candidate":
+            self.progress.update(
+                self.task, completed=data["nfe"], best=_number(data["best_reward"]), level=str(data["level"])
+            )
+        elif event.type == "started":
+            self.progress.update(self.task, state="searching")
+        elif event.final:
+            self.progress.update(self.task, state=event.type)
+
+
+@dataclass
+class PlainView:
+    """A line for each level: for logs and pipes."""
+
+    console: Console
+
+    def show(self, event: Event) -> None:
+        """Print a line where the event is worth one."""
+        if event.type == "level":
+            data = event.data
+            self.console.print(
+                f"chain {data['chain']} level {data['level']}: reward {_number(data['reward'])}, "
+                f"best {_number(data['best_reward'])}, {data['draws']} draws"
+            )
+        elif event.type != "candidate":
+            self.console.print(event.type)
+
+
+@contextmanager
+def view_of(console: Console, nfe: int) -> Iterator[View]:
+    """The live view on a terminal, the plain one elsewhere."""
+    if not console.is_terminal:
+        yield PlainView(console)
+        return
+    columns = (
+        TextColumn("{task.fields[state]}"),
+        BarColumn(),
+        TextColumn(
+            "{task.completed:.0f}/{task.total:.0f} NFE  level {task.fields[level]}  best {task.fields[best]}"
+        ),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield LiveView(progress, progress.add_task("search", total=nfe, state="queued", level="-", best="-"))
+
+
+def follow(client: Client, job: Generation, console: Console) -> Generation:
+    """Show a job to its end; Ctrl-C cancels it and keeps the best so far."""
+    with view_of(console, job.progress.nfe_budget) as view:
+        seen = 0
+        while True:
+            try:
+                for event in client.events(job.id, after=seen):
+                    seen = event.seq
+                    view.show(event)
+                return client.get(job.id)
+            except KeyboardInterrupt:
+                console.print("cancelling; the best so far is kept")
+                client.cancel(job.id)
+
+
+def save(client: Client, job: Generation, out: Path) -> tuple[list[Path], Path]:
+    """Write every image and the trace of an ended job into ``out``; their paths."""
+    out.mkdir(parents=True, exist_ok=True)
+    images: list[Path] = []
+    for number, content in enumerate(client.images(job.id)):
+        images.append(out / f"{job.id}-{number}.{job.request.get('output_format', 'png')}")
+        images[-1].write_bytes(content)
+    trace = out / f"{job.id}.trace.jsonl"
+    trace.write_bytes(client.trace(job.id))
+    return images, trace
+
+
+def summary(job: Generation, images: list[Path], trace: Path) -> str:
+    """What came out, for a person."""
+    lines = [("image", str(path)) for path in images] + [("trace", str(trace))]
+    if job.result and job.result.images:
+        lines += [
+            ("first reward", _number(job.result.first_reward)),
+            ("final reward", _number(job.result.images[0].reward)),
+        ]
+        lines += [
+            (f"held out: {name}", _number(value)) for name, value in job.result.images[0].held_out.items()
+        ]
+    lines += [("NFE spent", _nfe(job)), ("search", _seconds(job.usage.get("seconds") or {}))]
+    return "\n".join(f"{name:<14} {value}" for name, value in lines)
+
+
+def document_lines(job: Generation) -> str:
+    """A job document, for a person."""
+    progress = job.progress
+    lines = [("id", job.id), ("status", job.status), ("prompt", str(job.request.get("prompt", "")))]
+    lines += [
+        ("NFE spent", f"{progress.nfe_spent} of {progress.nfe_budget}"),
+        ("best reward", _number(progress.best_reward)),
+    ]
+    if progress.queue_position is not None:
+        lines.append(("in the queue", str(progress.queue_position)))
+    if job.error:
+        lines.append(("error", f"{job.error.code}: {job.error.detail}"))
+    return "\n".join(f"{name:<14} {value}" for name, value in lines)
+
+
+def _nfe(job: Generation) -> str:
+    spent, budget = job.usage.get("nfe_spent", 0), job.progress.nfe_budget
+    reason = (job.result.raw.get("stopped_by") if job.result else None) or job.status
+    return f"{spent} of {budget}" + (f" (ended by {reason})" if spent < budget else "")
+
+
+def _seconds(seconds: dict[str, Any]) -> str:
+    parts = [f"{name} {seconds[name]:.1f}" for name in ("model", "decode", "reward") if name in seconds]
+    return f"{seconds.get('total', 0.0):.1f} s ({', '.join(parts)})"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -1,0 +1,87 @@
+"""One child process: started in a group of its own, watched, and stopped with everything it started."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+TAIL_LINES = 15
+
+
+@dataclass(frozen=True)
+class Command:
+    """What to start. ``grace``: seconds it may take to end by itself after SIGTERM."""
+
+    name: str
+    arguments: Sequence[str]
+    environment: Mapping[str, str]
+    log: Path
+    grace: float
+
+
+class Child:
+    """A running :class:`Command`. Its output goes to the command's log file."""
+
+    def __init__(self, command: Command) -> None:
+        self.command = command
+        command.log.parent.mkdir(parents=True, exist_ok=True)
+        with command.log.open("ab") as log:
+            self._log_start = log.tell()
+            # A session of its own: Ctrl-C reaches only the supervisor, which stops the children in order.
+            self._process = subprocess.Popen(
+                command.arguments,
+                env=dict(command.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_die_with_parent(),  # noqa: PLW1509 -- the supervisor has one thread
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process id, which is also the id of its group."""
+        return self._process.pid
+
+    def exit_code(self) -> int | None:
+        """None while it runs; negative: the signal that ended it."""
+        return self._process.poll()
+
+    def stop(self) -> None:
+        """End it: SIGTERM, the grace period, then SIGKILL for it and whatever it started."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(self.command.grace)
+        self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL to the whole group, now."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def last_lines(self) -> str:
+        """The end of what it wrote since it was started."""
+        with self.command.log.open("rb") as log:
+            log.seek(self._log_start)
+            lines = log.read().decode(errors="replace").splitlines()
+        return "\n".join(lines[-TAIL_LINES:])
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """On Linux, what makes a child end when the supervisor is killed and cannot stop it; None elsewhere."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def ask_kernel() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    return ask_kernel

