@@ -1,0 +1,180 @@
+"""What a server can run: models, rewards and strategies, as closed tables of facts.
+
+Facts only: the code behind a name is found by `models/registry.py` on the worker's side.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from contracts.search import BaseParams, BestOfNParams, RbfParams, Strict
+
+
+class Facts(BaseModel):
+    """Base of the catalogue's records."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class SizeFacts(Facts):
+    """Allowed width and height in pixels: `minimum` to `maximum`, a multiple of `multiple`."""
+
+    minimum: int
+    maximum: int
+    multiple: int
+    default: int
+
+
+class GuidanceFacts(Facts):
+    """Allowed guidance scale, for models that take one."""
+
+    minimum: float
+    maximum: float
+    default: float
+
+
+class ModelFacts(Facts):
+    """What a client needs to know of a model before it submits."""
+
+    id: str
+    title: str
+    few_step: bool = Field(description="distilled: one-step predictions are informative from t = 1 down")
+    width: SizeFacts
+    height: SizeFacts
+    steps: int = Field(description="default number of sampler steps")
+    guidance: GuidanceFacts | None = Field(description="null: the model takes no guidance scale")
+    reward: str = Field(description="reward used where a request names none")
+    held_out: tuple[str, ...] = Field(description="held-out rewards used where a request names none")
+    licence: str
+
+
+class NoParams(Strict):
+    """Parameters of a reward that has none."""
+
+
+class RewardFacts(Facts):
+    """What a client needs to know of a reward.
+
+    A weighted sum uses (score - mean) / scale of each reward, with these constants and no batch statistics.
+    """
+
+    name: str
+    title: str
+    minimum: float | None
+    maximum: float | None
+    higher_is_better: bool = True
+    differentiable: bool
+    weights: str | None = Field(description="the weights it loads; null: none")
+    licence: str
+    models: tuple[str, ...] | None = Field(description="models it makes sense for; null: every one")
+    mean: float
+    scale: float
+    params: type[Strict] = Field(default=NoParams, exclude=True)
+
+
+class StrategyFacts(Facts):
+    """A search strategy and the model of its parameters."""
+
+    name: str
+    title: str
+    params: type[BaseParams] | type[BestOfNParams] | type[RbfParams] = Field(exclude=True)
+
+
+SHAPES_SIZE = SizeFacts(minimum=64, maximum=64, multiple=64, default=64)
+
+MODELS: Mapping[str, ModelFacts] = MappingProxyType(
+    {
+        "shapes": ModelFacts(
+            id="shapes",
+            title="Coloured shapes on a light background, counted and related; bundled",
+            few_step=True,
+            width=SHAPES_SIZE,
+            height=SHAPES_SIZE,
+            steps=10,
+            guidance=None,
+            reward="scene_match",
+            held_out=("scene_exact",),
+            licence="Apache-2.0",
+        )
+    }
+)
+
+
+def weight_free(name: str, title: str, maximum: float | None, minimum: float | None = 0.0) -> RewardFacts:
+    """Facts of a reward that is a formula over pixels: no weights, any model."""
+    return RewardFacts(
+        name=name,
+        title=title,
+        minimum=minimum,
+        maximum=maximum,
+        differentiable=False,
+        weights=None,
+        licence="Apache-2.0",
+        models=None,
+        mean=0.0,
+        scale=1.0,
+    )
+
+
+def scene(name: str, title: str, *, differentiable: bool, weights: str | None) -> RewardFacts:
+    """Facts of a reward in [0, 1] that reads the bundled world's captions."""
+    return RewardFacts(
+        name=name,
+        title=title,
+        minimum=0.0,
+        maximum=1.0,
+        differentiable=differentiable,
+        weights=weights,
+        licence="Apache-2.0",
+        models=("shapes",),
+        mean=0.0,
+        scale=1.0,
+    )
+
+
+REWARDS: Mapping[str, RewardFacts] = MappingProxyType(
+    {
+        facts.name: facts
+        for facts in (
+            scene(
+                "scene_match",
+                "Learned image-text match, graded: counts, colours, shapes and relations",
+                differentiable=True,
+                weights="shapes/detector",
+            ),
+            scene(
+                "object_count",
+                "Graded agreement of the counts alone",
+                differentiable=True,
+                weights="shapes/detector",
+            ),
+            scene(
+                "scene_exact",
+                "1 where a programmatic judge finds exactly the scene asked for, else 0; meant for held_out",
+                differentiable=False,
+                weights=None,
+            ),
+            weight_free("compressibility", "Minus the size as JPEG, in kilobytes", 0.0, None),
+            weight_free("incompressibility", "The size as JPEG, in kilobytes", None),
+            weight_free("brightness", "Mean luma", 1.0),
+            weight_free("colorfulness", "Hasler and Suesstrunk's colourfulness", None),
+            weight_free("sharpness", "Mean absolute Laplacian of luma", None),
+        )
+    }
+)
+
+STRATEGIES: Mapping[str, StrategyFacts] = MappingProxyType(
+    {
+        facts.name: facts
+        for facts in (
+            StrategyFacts(name="base", title="One deterministic run: no search", params=BaseParams),
+            StrategyFacts(
+                name="best_of_n",
+                title="The best of as many runs as the budget buys",
+                params=BestOfNParams,
+            ),
+            StrategyFacts(name="rbf", title="Rollover Budget Forcing (arXiv 2503.19385)", params=RbfParams),
+        )
+    }
+)

@@ -1,0 +1,128 @@
+"""Every error a client can meet, in one closed table, and the problem document that carries it (RFC 9457)."""
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+@dataclass(frozen=True)
+class ErrorKind:
+    """One row of the table: HTTP status (None: a failed job carries it, no response does), title, meaning."""
+
+    status: int | None
+    title: str
+    meaning: str
+
+
+ERRORS = MappingProxyType(
+    {
+        "malformed_json": ErrorKind(400, "Malformed JSON", "The body is not UTF-8 encoded JSON."),
+        "not_found": ErrorKind(404, "Not found", "No such route."),
+        "generation_not_found": ErrorKind(404, "Generation not found", "No generation has this id."),
+        "artifact_not_found": ErrorKind(
+            404, "Artifact not found", "The generation has no such image or preview (yet)."
+        ),
+        "method_not_allowed": ErrorKind(405, "Method not allowed", "The `Allow` header names what is."),
+        "wrong_state": ErrorKind(
+            409, "Wrong state", "The generation's status does not allow this; `status` holds it."
+        ),
+        "body_too_large": ErrorKind(413, "Body too large", "The body is larger than the server accepts."),
+        "unsupported_media_type": ErrorKind(
+            415, "Unsupported media type", "Bodies are `application/json`, not compressed."
+        ),
+        "invalid_request": ErrorKind(
+            422,
+            "Invalid request",
+            "A field, query parameter or header cannot be used; `errors` names each one and what is allowed.",
+        ),
+        "idempotency_mismatch": ErrorKind(
+            422, "Idempotency key reused", "The key belongs to a submission with another body."
+        ),
+        "internal_error": ErrorKind(500, "Internal error", "A defect of the server; see its log."),
+        "queue_full": ErrorKind(
+            503, "Queue full", "As many generations wait as the server allows; try again after `Retry-After`."
+        ),
+        "redis_unavailable": ErrorKind(
+            503, "Redis unavailable", "The server's store is away; try again after `Retry-After`."
+        ),
+        "storage_unavailable": ErrorKind(
+            503, "Storage unavailable", "The artifact store is away; try again after `Retry-After`."
+        ),
+        "not_ready": ErrorKind(503, "Not ready", "No generation can run now; `reasons` says why."),
+        "out_of_memory": ErrorKind(None, "Out of memory", "The search did not fit the device's memory."),
+        "reward_failed": ErrorKind(None, "Reward failed", "A reward raised an error or was not finite."),
+        "model_failed": ErrorKind(None, "Model failed", "The model raised an error."),
+        "storage_failed": ErrorKind(None, "Storage failed", "The worker could not write the results."),
+        "worker_lost": ErrorKind(None, "Worker lost", "The worker vanished and every retry was used up."),
+        "deadline": ErrorKind(None, "Deadline passed", "The job ran longer than the server allows."),
+    }
+)
+
+ErrorCode = Literal[
+    "malformed_json",
+    "not_found",
+    "generation_not_found",
+    "artifact_not_found",
+    "method_not_allowed",
+    "wrong_state",
+    "body_too_large",
+    "unsupported_media_type",
+    "invalid_request",
+    "idempotency_mismatch",
+    "internal_error",
+    "queue_full",
+    "redis_unavailable",
+    "storage_unavailable",
+    "not_ready",
+    "out_of_memory",
+    "reward_failed",
+    "model_failed",
+    "storage_failed",
+    "worker_lost",
+    "deadline",
+]
+JobErrorCode = Literal[
+    "out_of_memory",
+    "reward_failed",
+    "model_failed",
+    "storage_failed",
+    "worker_lost",
+    "deadline",
+    "internal_error",
+]
+
+
+class FieldProblem(BaseModel):
+    """One thing wrong with a request: where, what, and what is allowed there."""
+
+    model_config = ConfigDict(frozen=True)
+
+    detail: str
+    pointer: str | None = Field(default=None, description="JSON Pointer into the body")
+    parameter: str | None = Field(default=None, description="query parameter, path parameter or header")
+    allowed: list[str] | None = Field(default=None, description="the closed set of allowed values or names")
+
+
+class Problem(BaseModel):
+    """A problem document (RFC 9457) with a stable `code` from the table in docs/api.md."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: str = Field(description="about:blank#code; `code` is the stable name")
+    title: str
+    status: int
+    detail: str
+    code: ErrorCode
+    errors: list[FieldProblem] | None = None
+    reasons: list[str] | None = Field(default=None, description="`not_ready` only")
+    generation_status: str | None = Field(default=None, description="`wrong_state` only")
+
+
+class InvalidRequestError(Exception):
+    """A submission that cannot be accepted, with every problem found in it."""
+
+    def __init__(self, problems: list[FieldProblem]) -> None:
+        super().__init__("; ".join(f"{p.pointer or p.parameter or '/'}: {p.detail}" for p in problems))
+        self.problems = problems

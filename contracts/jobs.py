@@ -1,0 +1,311 @@
+"""The job document a client reads, and the record in Redis it is made from."""
+
+import secrets
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from contracts.errors import JobErrorCode
+from contracts.keys import cancel_url, events_url, generation_url, trace_url
+from contracts.requests import ResolvedRequest
+
+CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
+ID_PATTERN = r"^gen_[0-9a-hjkmnp-tv-z]{26}$"
+
+
+class Status(StrEnum):
+    """A job's state; the last three are final and never change."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+    @property
+    def final(self) -> bool:
+        """Whether the job has ended."""
+        return self in FINAL_STATUSES
+
+
+FINAL_STATUSES = (Status.SUCCEEDED, Status.FAILED, Status.CANCELED)
+
+
+class Document(BaseModel):
+    """Base of the parts of a job document."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+
+class Progress(Document):
+    """How far a search is, as the worker stores it; `level` counts from 0 to `levels`."""
+
+    nfe_spent: int = 0
+    nfe_budget: int
+    level: int = 0
+    levels: int
+    best_reward: float | None = None
+
+
+class ProgressView(Progress):
+    """Progress as clients see it."""
+
+    fraction: float = Field(description="of the NFE budget, 0 to 1; 1 once ended with success")
+    queue_position: int | None = Field(description="generations ahead in the queue; null once started")
+    eta_seconds: float | None = Field(description="at the rate so far; null where there is none yet")
+
+
+class Image(Document):
+    """One final image."""
+
+    url: str
+    width: int
+    height: int
+    sha256: str = Field(description="of the file's bytes, hexadecimal")
+    reward: float
+    rewards: dict[str, float]
+    held_out: dict[str, float]
+    seed: int
+    chain: int
+    nfe: int | None = Field(default=None, description="the evaluation that made it (`candidate` events)")
+
+
+class LevelRecord(Document):
+    """What one chain did at one level."""
+
+    chain: int
+    level: int
+    t: float
+    reward: float
+    best_reward: float
+    draws: int
+    quota: int | None = None
+    carried: int | None = None
+
+
+class Provenance(Document):
+    """What is needed to repeat the job to the same bytes on the same kind of machine."""
+
+    model: str
+    weights_sha256: str
+    rewards: dict[str, str] = Field(description="version of each reward used, held-out ones included")
+    libraries: dict[str, str]
+    device: str
+    seed: int
+    mode: str | None = None
+
+
+StopReason = Literal["budget", "finished", "target_reward", "patience", "seconds", "canceled"]
+
+
+class Result(Document):
+    """What a search found; a canceled search has the best so far."""
+
+    images: list[Image] = Field(description="best first")
+    first_reward: float = Field(description="before any search: the first candidate's reward")
+    levels: list[LevelRecord]
+    stopped_by: StopReason = Field(description="`finished`: no use for the rest of the budget")
+    provenance: Provenance
+
+
+class Seconds(Document):
+    """Where the time went."""
+
+    queued: float = 0.0
+    load: float = 0.0
+    model: float = 0.0
+    decode: float = 0.0
+    reward: float = 0.0
+    total: float = 0.0
+
+
+class Usage(Document):
+    """What a search spent."""
+
+    nfe_spent: int
+    nfe_unused: int = 0
+    nfe_redone: int = 0
+    model_forwards: int
+    reward_calls: int
+    decodes: int
+    seconds: Seconds
+
+
+class JobError(Document):
+    """Why a job failed."""
+
+    code: JobErrorCode
+    title: str
+    detail: str
+
+
+class Urls(Document):
+    """Where to go next, relative to the server."""
+
+    get: str
+    events: str
+    trace: str
+    cancel: str
+
+
+class Generation(Document):
+    """The job document."""
+
+    id: str
+    object: Literal["generation"] = "generation"
+    status: Status
+    status_sequence: int = Field(description="grows with every change of the job")
+    progress: ProgressView
+    request: ResolvedRequest
+    result: Result | None
+    usage: Usage | None
+    error: JobError | None
+    attempts: int
+    cancel_requested: bool
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    urls: Urls
+
+
+class Record(Document):
+    """A job as its Redis hash holds it: one field of text for each attribute here."""
+
+    id: str
+    request: ResolvedRequest
+    status: Status = Status.QUEUED
+    status_sequence: int = 1
+    events: int = Field(default=0, description="sequence number of the last event")
+    attempts: int = 0
+    progress: Progress
+    result: Result | None = None
+    usage: Usage | None = None
+    error: JobError | None = None
+    cancel_requested: bool = False
+    idempotency_key: str | None = None
+    created_at: datetime
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+
+    @classmethod
+    def new(cls, request: ResolvedRequest, idempotency_key: str | None = None) -> Self:
+        """Return the record of a job submitted now."""
+        return cls(
+            id=new_id(),
+            request=request,
+            progress=Progress(nfe_budget=request.budget.nfe, levels=request.sampler.steps),
+            idempotency_key=idempotency_key,
+            created_at=now(),
+        )
+
+    @classmethod
+    def from_hash(cls, fields: Mapping[str, str]) -> Self:
+        """Read a Redis hash."""
+        return cls.model_validate({name: decoded(name, text) for name, text in fields.items()})
+
+    def to_hash(self) -> dict[str, str]:
+        """Write a Redis hash; attributes that are null have no field."""
+        return hash_fields(**{name: getattr(self, name) for name in type(self).model_fields})
+
+
+STRUCTURED = {"request", "progress", "result", "usage", "error"}
+
+
+def hash_fields(**values: object) -> dict[str, str]:
+    """Encode attributes of a `Record` as fields of its hash; null ones are left out.
+
+    Example: `hash_fields(progress=progress, started_at=now())`.
+
+    Raises:
+        ValueError: for a name that `Record` does not have.
+    """
+    unknown = values.keys() - Record.model_fields.keys()
+    if unknown:
+        raise ValueError(f"Record has no attribute {sorted(unknown)}")
+    return {name: encoded(value) for name, value in values.items() if value is not None}
+
+
+def encoded(value: object) -> str:
+    """Encode one attribute as text."""
+    if isinstance(value, BaseModel):
+        return value.model_dump_json()
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, bool):
+        return str(int(value))
+    return str(value)
+
+
+def decoded(name: str, text: str) -> object:
+    """Decode one field of a hash as far as pydantic cannot do itself."""
+    return JSON.validate_json(text) if name in STRUCTURED else text
+
+
+JSON: TypeAdapter[object] = TypeAdapter(object)
+
+
+def new_id() -> str:
+    """Return an id that sorts by time (48 bits of milliseconds) and cannot be guessed (80 random bits)."""
+    number = (int(time.time() * 1000) << 80) | secrets.randbits(80)
+    return "gen_" + "".join(CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
+
+
+def now() -> datetime:
+    """Return the time in UTC."""
+    return datetime.now(UTC)
+
+
+def document(record: Record, queue_position: int | None = None, at: datetime | None = None) -> Generation:
+    """Build the job document from its record.
+
+    Args:
+        record: the job as stored.
+        queue_position: generations ahead of it; ignored unless it is queued.
+        at: the present, for the expected time; default now.
+    """
+    return Generation(
+        id=record.id,
+        status=record.status,
+        status_sequence=record.status_sequence,
+        progress=view(record, queue_position, at or now()),
+        request=record.request,
+        result=record.result,
+        usage=record.usage,
+        error=record.error,
+        attempts=record.attempts,
+        cancel_requested=record.cancel_requested,
+        created_at=record.created_at,
+        started_at=record.started_at,
+        completed_at=record.completed_at,
+        urls=Urls(
+            get=generation_url(record.id),
+            events=events_url(record.id),
+            trace=trace_url(record.id),
+            cancel=cancel_url(record.id),
+        ),
+    )
+
+
+def view(record: Record, queue_position: int | None, at: datetime) -> ProgressView:
+    """Add to the stored progress what depends on the queue and on the clock."""
+    stored = record.progress
+    done = record.status is Status.SUCCEEDED
+    return ProgressView(
+        **stored.model_dump(),
+        fraction=1.0 if done else stored.nfe_spent / stored.nfe_budget,
+        queue_position=queue_position if record.status is Status.QUEUED else None,
+        eta_seconds=eta(record, at),
+    )
+
+
+def eta(record: Record, at: datetime) -> float | None:
+    """Seconds left of a running search at its mean rate so far."""
+    spent = record.progress.nfe_spent
+    if record.status is not Status.RUNNING or record.started_at is None or spent == 0:
+        return None
+    elapsed = max((at - record.started_at).total_seconds(), 0.0)
+    return round(elapsed * (record.progress.nfe_budget - spent) / spent, 1)

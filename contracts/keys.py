@@ -1,0 +1,79 @@
+"""Names in Redis, in the artifact store and in URLs."""
+
+PREFIX = "rollover:"
+JOBS_KEY = PREFIX + "jobs"
+"""Sorted set of all generation ids by creation time in milliseconds."""
+WORKERS_PATTERN = PREFIX + "worker:*"
+JOB_FUNCTION = "workers.jobs.run_generation"
+"""Import path of the only function a worker runs; its one argument is the generation id."""
+WORKER_TTL_SECONDS = 10
+
+
+def job_key(generation: str) -> str:
+    """Hash: the job's `Record`."""
+    return f"{PREFIX}job:{generation}"
+
+
+def events_key(generation: str) -> str:
+    """Stream: the job's events."""
+    return f"{PREFIX}job:{generation}:events"
+
+
+def idempotency_key(key: str) -> str:
+    """String: which generation an Idempotency-Key made, and the hash of its body."""
+    return f"{PREFIX}idempotency:{key}"
+
+
+def worker_key(name: str) -> str:
+    """String with a time to live: a worker's `WorkerBeat`."""
+    return f"{PREFIX}worker:{name}"
+
+
+def queue_name(model: str) -> str:
+    """Name of the RQ queue of a model."""
+    return f"rollover:{model}"
+
+
+def image_path(generation: str, index: int, extension: str) -> str:
+    """Artifact: final image `index` from 0, best first; `extension` is the request's output_format."""
+    return f"{generation}/images/{index}.{extension}"
+
+
+def preview_path(generation: str, seq: int) -> str:
+    """Artifact: the picture of the level event with this `seq`."""
+    return f"{generation}/previews/{seq}.png"
+
+
+def trace_path(generation: str) -> str:
+    """Artifact: every candidate event, one JSON object a line, in the order of `nfe`."""
+    return f"{generation}/trace.jsonl"
+
+
+def generation_url(generation: str) -> str:
+    """The job document."""
+    return f"/v1/generations/{generation}"
+
+
+def events_url(generation: str) -> str:
+    """The job's events as SSE."""
+    return f"{generation_url(generation)}/events"
+
+
+def trace_url(generation: str) -> str:
+    """Every candidate evaluated."""
+    return f"{generation_url(generation)}/trace"
+
+
+def cancel_url(generation: str) -> str:
+    """Where to POST to cancel."""
+    return f"{generation_url(generation)}/cancel"
+
+
+def image_url(generation: str, index: int) -> str:
+    """Final image `index` from 0."""
+    return f"{generation_url(generation)}/images/{index}"
+
+
+def preview_url(generation: str, seq: int) -> str:
+    """The picture of the level event with this `seq`."""
+    return f"{generation_url(generation)}/previews/{seq}"

@@ -1,0 +1,226 @@
+"""Fill in every default of a submission and check it against what the server can run."""
+
+import secrets
+from collections.abc import Sequence
+
+from contracts.catalogue import MODELS, REWARDS, ModelFacts, SizeFacts
+from contracts.errors import FieldProblem, InvalidRequestError
+from contracts.names import did_you_mean
+from contracts.parsing import parse, pointer, posted_path, reward_params_problems
+from contracts.requests import Caps, GenerationRequest, ResolvedRequest, RewardTerm
+from contracts.search import BaseParams, BestOfNParams, Sampler, SamplerRequest, SearchParams, default_scale
+
+
+def accept(
+    payload: object, models: Sequence[str] = tuple(MODELS), caps: Caps | None = None
+) -> ResolvedRequest:
+    """Check posted JSON and fill in every default: `parse`, then `resolve`.
+
+    Raises:
+        InvalidRequestError: with every problem found, each pointing into the JSON as it was posted.
+    """
+    request = parse(payload)
+    try:
+        return resolve(request, models, caps)
+    except InvalidRequestError as error:
+        raise InvalidRequestError([as_posted(problem, payload) for problem in error.problems]) from None
+
+
+def as_posted(problem: FieldProblem, payload: object) -> FieldProblem:
+    """Point a problem of the resolved form at the posted one."""
+    steps = [int(step) if step.isdigit() else step for step in (problem.pointer or "").split("/")[1:]]
+    return problem.model_copy(update={"pointer": pointer(posted_path(steps, payload))})
+
+
+def resolve(
+    request: GenerationRequest, models: Sequence[str] = tuple(MODELS), caps: Caps | None = None
+) -> ResolvedRequest:
+    """Return the submission with nothing left to default.
+
+    Args:
+        request: the submission as posted.
+        models: ids of the models this server runs; the first is the default.
+        caps: what the server allows in one submission.
+
+    Raises:
+        InvalidRequestError: with every problem found.
+    """
+    name = request.model or models[0]
+    if name not in models:
+        raise InvalidRequestError([unknown("/model", "model", name, models)])
+    model = MODELS[name]
+    resolved = filled(request, model)
+    problems = [
+        *prompt_problems(resolved.prompt, caps or Caps()),
+        *reward_problems(resolved),
+        *size_problems("/width", resolved.width, model.width),
+        *size_problems("/height", resolved.height, model.height),
+        *guidance_problems(resolved.guidance_scale, model),
+        *image_problems(resolved),
+        *budget_problems(resolved, caps or Caps()),
+    ]
+    if problems:
+        raise InvalidRequestError(problems)
+    return resolved
+
+
+def filled(request: GenerationRequest, model: ModelFacts) -> ResolvedRequest:
+    """Fill in defaults, unchecked."""
+    sampler = filled_sampler(request.sampler, model)
+    terms = request.reward or (RewardTerm(name=model.reward),)
+    return ResolvedRequest(
+        prompt=request.prompt,
+        model=model.id,
+        reward=terms,
+        held_out=default_held_out(model, terms) if request.held_out is None else request.held_out,
+        budget=request.budget,
+        search=filled_search(request.search, sampler),
+        sampler=sampler,
+        num_images=request.num_images,
+        width=model.width.default if request.width is None else request.width,
+        height=model.height.default if request.height is None else request.height,
+        guidance_scale=default_guidance(model) if request.guidance_scale is None else request.guidance_scale,
+        seed=secrets.randbelow(2**32) if request.seed is None else request.seed,
+        output_format=request.output_format,
+        previews=request.previews,
+        metadata=request.metadata,
+    )
+
+
+def filled_sampler(sampler: SamplerRequest, model: ModelFacts) -> Sampler:
+    """Fill in the model's steps and the diffusion's own scale."""
+    scale = sampler.diffusion_scale
+    return Sampler(
+        interpolant=sampler.interpolant,
+        kernel=sampler.kernel,
+        steps=sampler.steps or model.steps,
+        grid=sampler.grid,
+        diffusion=sampler.diffusion,
+        diffusion_scale=default_scale(sampler.diffusion) if scale is None else scale,
+    )
+
+
+def filled_search(search: SearchParams, sampler: Sampler) -> SearchParams:
+    """Fill in parameters whose default depends on the sampler."""
+    if isinstance(search, BestOfNParams) and search.steps is None:
+        return BestOfNParams(steps=sampler.steps)
+    return search
+
+
+def default_held_out(model: ModelFacts, terms: Sequence[RewardTerm]) -> tuple[str, ...]:
+    """The model's held-out rewards, less those that steer this search."""
+    steering = {term.name for term in terms}
+    return tuple(name for name in model.held_out if name not in steering)
+
+
+def default_guidance(model: ModelFacts) -> float | None:
+    """The model's guidance scale, where it takes one."""
+    return model.guidance.default if model.guidance else None
+
+
+def unknown(pointer: str, kind: str, name: str, known: Sequence[str]) -> FieldProblem:
+    """Describe a name outside a closed table."""
+    detail = f"Unknown {kind} '{name[:100]}'.{did_you_mean(name, known)}"
+    return FieldProblem(pointer=pointer, detail=detail, allowed=sorted(known))
+
+
+def prompt_problems(prompt: str, caps: Caps) -> list[FieldProblem]:
+    """A prompt has text in it, and no more than the server allows."""
+    if not prompt.strip():
+        return [FieldProblem(pointer="/prompt", detail="Must not be blank.")]
+    if len(prompt) > caps.max_prompt_chars:
+        detail = f"Must be at most {caps.max_prompt_chars} characters; this one has {len(prompt)}."
+        return [FieldProblem(pointer="/prompt", detail=detail)]
+    return []
+
+
+def reward_problems(resolved: ResolvedRequest) -> list[FieldProblem]:
+    """Steering rewards are known, fit the model and weigh something; held-out ones are known and others."""
+    terms, places = resolved.reward, [f"/reward/{i}" for i in range(len(resolved.reward))]
+    names = [term.name for term in terms]
+    problems = [
+        problem
+        for place, name in zip(places, names, strict=True)
+        for problem in reward_name_problems(f"{place}/name", name, resolved.model)
+    ]
+    problems += reward_params_problems(terms, places)
+    if len(set(names)) < len(names):
+        problems.append(FieldProblem(pointer="/reward", detail="Names a reward twice."))
+    if all(term.weight == 0 for term in terms):
+        problems.append(FieldProblem(pointer="/reward", detail="At least one weight must not be 0."))
+    return problems + held_out_problems(resolved, names)
+
+
+def held_out_problems(resolved: ResolvedRequest, steering: Sequence[str]) -> list[FieldProblem]:
+    """A held-out reward must not steer, or over-optimisation would hide."""
+    problems: list[FieldProblem] = []
+    for index, name in enumerate(resolved.held_out):
+        place = f"/held_out/{index}"
+        problems += reward_name_problems(place, name, resolved.model)
+        if name in steering:
+            detail = f"'{name}' steers this search, so it cannot be held out."
+            problems.append(FieldProblem(pointer=place, detail=detail))
+    return problems
+
+
+def reward_name_problems(place: str, name: str, model: str) -> list[FieldProblem]:
+    """A reward is in the catalogue and makes sense for the model."""
+    fitting = [facts.name for facts in REWARDS.values() if facts.models is None or model in facts.models]
+    if name not in REWARDS:
+        return [unknown(place, "reward", name, fitting)]
+    if name not in fitting:
+        detail = f"'{name}' does not apply to model '{model}'."
+        return [FieldProblem(pointer=place, detail=detail, allowed=sorted(fitting))]
+    return []
+
+
+def size_problems(place: str, size: int, facts: SizeFacts) -> list[FieldProblem]:
+    """A width or height in pixels is one the model can make."""
+    if facts.minimum <= size <= facts.maximum and size % facts.multiple == 0:
+        return []
+    if facts.minimum == facts.maximum:
+        detail = f"Must be {facts.minimum} for this model."
+    else:
+        detail = (
+            f"Must be a multiple of {facts.multiple} from {facts.minimum} to {facts.maximum} for this model."
+        )
+    return [FieldProblem(pointer=place, detail=detail)]
+
+
+def guidance_problems(scale: float | None, model: ModelFacts) -> list[FieldProblem]:
+    """A guidance scale is in the model's range, and absent where the model takes none."""
+    facts = model.guidance
+    if scale is None or (facts and facts.minimum <= scale <= facts.maximum):
+        return []
+    limits = f"from {facts.minimum} to {facts.maximum}" if facts else "null"
+    return [FieldProblem(pointer="/guidance_scale", detail=f"Must be {limits} for model '{model.id}'.")]
+
+
+def image_problems(resolved: ResolvedRequest) -> list[FieldProblem]:
+    """One deterministic run makes one image."""
+    if isinstance(resolved.search, BaseParams) and resolved.num_images > 1:
+        detail = "Must be 1 for strategy 'base', which makes one run; 'best_of_n' makes several."
+        return [FieldProblem(pointer="/num_images", detail=detail)]
+    return []
+
+
+def budget_problems(resolved: ResolvedRequest, caps: Caps) -> list[FieldProblem]:
+    """The NFE budget pays for the strategy's least search and stays under the cap."""
+    nfe, needed = resolved.budget.nfe, needed_nfe(resolved)
+    if nfe > caps.max_nfe:
+        return [FieldProblem(pointer="/budget/nfe", detail=f"Must be at most {caps.max_nfe} on this server.")]
+    if nfe < needed:
+        strategy = resolved.search.strategy
+        detail = (
+            f"Strategy '{strategy}' with these settings needs at least {needed} NFE; the budget is {nfe}."
+        )
+        return [FieldProblem(pointer="/budget/nfe", detail=detail)]
+    return []
+
+
+def needed_nfe(resolved: ResolvedRequest) -> int:
+    """The least NFE that yields the images asked for."""
+    least = resolved.search.minimum_nfe(resolved.sampler)
+    if isinstance(resolved.search, BestOfNParams):
+        return least * resolved.num_images
+    return max(least, resolved.num_images)

@@ -1,0 +1,111 @@
+"""Sampler settings and search strategies: their parameters and the least NFE each one needs.
+
+The arithmetic repeats that of `sampling`, which this package may not import; a test holds the two equal.
+"""
+
+from typing import Annotated, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+Interpolant = Literal["linear", "vp"]
+Kernel = Literal["ode", "euler_maruyama", "ddim"]
+Grid = Literal["quadratic", "linear"]
+Diffusion = Literal["square", "linear", "constant", "sigma", "sin", "flow_grpo"]
+
+Steps = Annotated[int, Field(ge=1, le=200)]
+Scale = Annotated[float, Field(ge=0.0, le=100.0, allow_inf_nan=False)]
+
+
+class Strict(BaseModel):
+    """Base of everything a client posts: unknown fields refused, no silent conversion between types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class SamplerRequest(Strict):
+    """Sampler settings as posted; null means the default (`steps`: the model's)."""
+
+    interpolant: Interpolant = "vp"
+    kernel: Kernel = "euler_maruyama"
+    steps: Steps | None = None
+    grid: Grid = "quadratic"
+    diffusion: Diffusion = "square"
+    diffusion_scale: Scale | None = Field(default=None, description="default 3.0; 0.7 for flow_grpo")
+
+
+class Sampler(Strict):
+    """Sampler settings with every default filled in."""
+
+    interpolant: Interpolant
+    kernel: Kernel
+    steps: Steps
+    grid: Grid
+    diffusion: Diffusion
+    diffusion_scale: Scale
+
+
+class BaseParams(Strict):
+    """One deterministic run of the model: no search."""
+
+    strategy: Literal["base"] = "base"
+
+    def minimum_nfe(self, sampler: Sampler) -> int:
+        """NFE of one run."""
+        return sampler.steps
+
+
+class BestOfNParams(Strict):
+    """As many deterministic runs as the budget pays for, the best by the reward kept."""
+
+    strategy: Literal["best_of_n"] = "best_of_n"
+    steps: Steps | None = Field(default=None, description="steps of each run; default the sampler's")
+
+    def minimum_nfe(self, sampler: Sampler) -> int:
+        """NFE of one run."""
+        return self.steps or sampler.steps
+
+
+class RbfParams(Strict):
+    """Rollover Budget Forcing (arXiv 2503.19385)."""
+
+    strategy: Literal["rbf"] = "rbf"
+    mode: Literal["upstream", "rollover"] = "rollover"
+    chains: int = Field(default=2, ge=1, le=64)
+    initial_noises: int = Field(default=25, ge=1, le=5000)
+    width: int = Field(default=1, ge=1, le=64, description="children drawn at once by each chain")
+    accept: Literal["first", "best"] = "first"
+    finish_steps: int = Field(
+        default=2, ge=0, le=50, description="deterministic steps that end the best path (mode rollover)"
+    )
+
+    def minimum_nfe(self, sampler: Sampler) -> int:
+        """NFE of the initial noises, one draw for each chain at each level, and the reserved finish."""
+        finish = self.finish_steps if self.mode == "rollover" else 0
+        return self.initial_noises + self.chains * sampler.steps + finish
+
+
+DEFAULT_STRATEGY = "rbf"
+
+
+def strategy_of(value: object) -> str | None:
+    """Name the member of the union a posted `search` object belongs to; without a name, the default one."""
+    if isinstance(value, BaseModel):
+        return cast("str", getattr(value, "strategy", None))
+    if isinstance(value, dict):
+        name = cast("dict[str, object]", value).get("strategy", DEFAULT_STRATEGY)
+        return name if isinstance(name, str) else repr(name)
+    return None
+
+
+SearchParams = Annotated[
+    Annotated[BaseParams, Tag("base")]
+    | Annotated[BestOfNParams, Tag("best_of_n")]
+    | Annotated[RbfParams, Tag("rbf")],
+    Discriminator(strategy_of),
+]
+"""The closed union of strategies, told apart by `strategy`."""
+
+
+def default_scale(diffusion: Diffusion) -> float:
+    """The diffusion scale used where a request names none."""
+    return 0.7 if diffusion == "flow_grpo" else 3.0

@@ -1,0 +1,63 @@
+"""Settings of the server and its workers, read once from `ROLLOVER_*` environment variables."""
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from contracts.catalogue import MODELS
+from contracts.names import did_you_mean
+from contracts.requests import Caps
+
+
+class Settings(BaseSettings):
+    """Frozen settings; docs/api.md lists every one with its environment variable."""
+
+    model_config = SettingsConfigDict(env_prefix="ROLLOVER_", frozen=True, extra="ignore")
+
+    data_dir: Path = Field(default=Path("var"), description="where the embedded store and artifacts live")
+    redis_url: str | None = Field(
+        default=None, description="Redis or Valkey; unset: `rollover serve` starts an embedded one"
+    )
+    artifacts_url: str | None = Field(
+        default=None,
+        description="fsspec URL of the artifact store; unset: `artifacts` in the data directory",
+    )
+    host: str = Field(default="127.0.0.1", description="address the API binds")
+    port: int = Field(default=8000, ge=0, le=65535, description="port the API binds; 0: a free one")
+    models: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=("shapes",),
+        min_length=1,
+        description="models served, comma separated; the first is default",
+    )
+    max_nfe: int = Field(default=5000, ge=1, description="largest NFE budget of a submission")
+    max_prompt_chars: int = Field(default=2000, ge=1, description="longest prompt, in characters")
+    max_body_bytes: int = Field(default=65536, ge=1, description="largest request body, in bytes")
+    max_queue: int = Field(default=10000, ge=1, description="generations that may wait for one model")
+    max_attempts: int = Field(default=3, ge=1, description="executions before a job ends as worker_lost")
+    job_timeout_seconds: int = Field(default=3600, ge=1, description="longest execution of a job, in seconds")
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def split_names(cls, value: object) -> object:
+        """Read a comma-separated list."""
+        return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def models_are_known(self) -> Self:
+        """Refuse a model that is not in the catalogue."""
+        for name in self.models:
+            if name not in MODELS:
+                raise ValueError(f"unknown model '{name}'.{did_you_mean(name, MODELS)}")
+        return self
+
+    @property
+    def artifacts(self) -> str:
+        """URL of the artifact store."""
+        return self.artifacts_url or str(self.data_dir / "artifacts")
+
+    @property
+    def caps(self) -> Caps:
+        """What one submission may ask for."""
+        return Caps(max_nfe=self.max_nfe, max_prompt_chars=self.max_prompt_chars)

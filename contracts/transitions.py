@@ -1,0 +1,84 @@
+"""The one way a job changes in Redis: text and arguments of a script that both sides run with EVAL.
+
+It checks and writes in one atomic step: a final status never changes, only the current execution writes, and
+events get consecutive numbers.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from contracts.events import Event, encode
+from contracts.jobs import Status
+from contracts.keys import events_key, job_key
+
+WRITE_SCRIPT = """
+-- KEYS: job hash, event stream
+-- ARGV: allowed statuses (comma separated), fence (attempts, or ''), new status (or ''),
+--       number of fields, then name and value of each, then events as JSON objects without seq
+local status = redis.call('HGET', KEYS[1], 'status')
+if not status then return {0, 'deleted', 0} end
+local last = tonumber(redis.call('HGET', KEYS[1], 'events') or '0')
+local allowed = string.find(',' .. ARGV[1] .. ',', ',' .. status .. ',', 1, true)
+local fence = ARGV[2] == '' or ARGV[2] == (redis.call('HGET', KEYS[1], 'attempts') or '0')
+if not (allowed and fence) then return {0, status, last} end
+local fields = tonumber(ARGV[4])
+for i = 5, 4 + 2 * fields, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+if ARGV[3] ~= '' then
+  status = ARGV[3]
+  redis.call('HSET', KEYS[1], 'status', status)
+end
+for i = 5 + 2 * fields, #ARGV do
+  last = last + 1
+  local event = '{"seq":' .. last .. ',' .. string.sub(ARGV[i], 2)
+  redis.call('XADD', KEYS[2], last .. '-0', 'event', event)
+end
+redis.call('HSET', KEYS[1], 'events', last)
+redis.call('HINCRBY', KEYS[1], 'status_sequence', 1)
+return {1, status, last}
+"""
+"""Returns [applied (0 or 1), status afterwards (or 'deleted'), seq of the last event]."""
+
+DELETE_SCRIPT = """
+-- KEYS: job hash, event stream, jobs set, then further keys to delete; ARGV: id, allowed statuses
+local status = redis.call('HGET', KEYS[1], 'status')
+if not status then return {0, 'deleted'} end
+if not string.find(',' .. ARGV[2] .. ',', ',' .. status .. ',', 1, true) then return {0, status} end
+redis.call('ZREM', KEYS[3], ARGV[1])
+redis.call('DEL', KEYS[1], KEYS[2])
+for i = 4, #KEYS do redis.call('DEL', KEYS[i]) end
+return {1, 'deleted'}
+"""
+"""Returns [applied (0 or 1), status afterwards (or 'deleted')]."""
+
+
+def write_keys(generation: str) -> list[str]:
+    """KEYS of `WRITE_SCRIPT`."""
+    return [job_key(generation), events_key(generation)]
+
+
+def write_args(
+    *,
+    allowed: Iterable[Status],
+    status: Status | None = None,
+    fence: int | None = None,
+    fields: Mapping[str, str] | None = None,
+    events: Iterable[Event] = (),
+) -> list[str]:
+    """ARGV of `WRITE_SCRIPT`.
+
+    Args:
+        allowed: statuses in which this write may happen; in any other nothing is written.
+        status: the new status; None leaves it.
+        fence: `attempts` as the writer knows it; if the record has another number, another execution has
+            taken over and nothing is written. None: no check.
+        fields: further fields of the record (`contracts.jobs.hash_fields`).
+        events: events to publish, in order.
+    """
+    pairs = [text for pair in (fields or {}).items() for text in pair]
+    return [
+        ",".join(allowed),
+        "" if fence is None else str(fence),
+        status or "",
+        str(len(pairs) // 2),
+        *pairs,
+        *(encode(event) for event in events),
+    ]
