@@ -1,0 +1,268 @@
+"""One backend for every text-to-image family that diffusers has as a Modular Pipeline.
+
+A modular pipeline is a list of blocks: text encoder, preparation, denoising loop, decoder; the loop again is
+`[before_denoiser], denoiser, after_denoiser`, where the last one is the scheduler's step. Here the family's
+own blocks run up to the loop, then the loop's blocks without the scheduler's step are the velocity field at
+any (x, t), and the blocks after the loop are the decoder. The scheduler never steps: the search does.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, cast
+
+import torch
+from diffusers.modular_pipelines.modular_pipeline import (
+    BlockState,
+    LoopSequentialPipelineBlocks,
+    ModularPipeline,
+    ModularPipelineBlocks,
+    PipelineState,
+)
+from torch import Tensor
+
+from models.backend import ModelLoadError
+
+WORKFLOW = "text2image"
+SCHEDULER_STEP = "after_denoiser"
+
+Block = Callable[..., tuple[ModularPipeline, Any]]
+"""A block takes the pipeline and a state, and returns both; the state it was given is changed."""
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The blocks of a pipeline, in running order, cut where the search takes over."""
+
+    encode: tuple[Block, ...]
+    prepare: tuple[Block, ...]
+    loop: LoopSequentialPipelineBlocks
+    denoisers: tuple[Block, ...]
+    decode: tuple[Block, ...]
+
+
+class ModularBackend:
+    """A diffusers repository on disk, loaded and ready to open sessions.
+
+    Use `ModularBackend.load`. One backend serves one thread.
+    """
+
+    def __init__(self, pipeline: ModularPipeline, inputs: Mapping[str, Any]) -> None:
+        self.pipeline = pipeline
+        self.stages = split(pipeline.blocks)
+        self.inputs = declared_defaults(pipeline.blocks) | dict(inputs)
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        *,
+        device: torch.device | str,
+        dtype: torch.dtype,
+        inputs: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Load a repository in the diffusers layout. Only safetensors, only what is on this machine.
+
+        Args:
+            source: folder with a `model_index.json` (or `modular_model_index.json`).
+            device: where the model runs.
+            dtype: type the weights are converted to, whatever they are stored as.
+            inputs: values for the family's own block inputs, such as `max_sequence_length`.
+
+        Raises:
+            ModelLoadError: nothing there, not a text-to-image pipeline we can drive, a component missing,
+                of the wrong class, corrupt, or stored as pickle.
+        """
+        pipeline = open_pipeline(source)
+        refuse_unsupported(pipeline, source)
+        load_components(pipeline, source, dtype)
+        pipeline.to(device)
+        return cls(pipeline, inputs or {})
+
+    @property
+    def size_multiple(self) -> int:
+        """Width and height must be multiples of this many pixels: the VAE's scale, times the patch of 2."""
+        return 2 * self.pipeline.vae_scale_factor
+
+    def prepare(
+        self, prompt: str, width: int, height: int, guidance_scale: float | None = None
+    ) -> "ModularSession":
+        """See `models.backend.FlowBackend.prepare`."""
+        multiple = self.size_multiple
+        for name, pixels in (("width", width), ("height", height)):
+            if pixels <= 0 or pixels % multiple:
+                raise ValueError(
+                    f"{name} is {pixels} pixels: this model needs a positive multiple of {multiple}"
+                )
+        given = {"prompt": prompt, "width": width, "height": height}
+        if guidance_scale is not None:
+            given["guidance_scale"] = guidance_scale
+        unknown = given.keys() - self.inputs.keys()
+        if unknown:
+            raise ValueError(f"this model takes no {', '.join(sorted(unknown))}")
+        return ModularSession(self.pipeline, self.stages, self.inputs | given)
+
+
+class ModularSession:
+    """One prompt at one size (see `models.backend.Session`).
+
+    The state that the blocks prepare is batch-shaped, so it is made once for each batch size and kept.
+    """
+
+    forwards_per_nfe = 1  # families that guide by further forward passes are refused when they are loaded
+
+    @torch.inference_mode()
+    def __init__(self, pipeline: ModularPipeline, stages: Stages, inputs: Mapping[str, Any]) -> None:
+        self._pipeline = pipeline
+        self._stages = stages
+        self._size = (inputs["height"], inputs["width"])
+        self._encoded = run(stages.encode, pipeline, PipelineState(values=dict(inputs)))
+        self._prepared: dict[int, PipelineState] = {}
+        self._loop_inputs: dict[int, dict[str, Any]] = {}
+        latents = self._prepare(1).values["latents"]
+        self.latent_shape: tuple[int, ...] = tuple(latents.shape[1:])
+        self._dtype, self._device = latents.dtype, latents.device
+        self._time_unit = pipeline.scheduler.config.num_train_timesteps
+
+    @torch.inference_mode()
+    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+        """See `models.backend.Session.velocity`."""
+        self._check(x)
+        if t.shape != x.shape[:1]:
+            raise ValueError(f"times have shape {tuple(t.shape)}, one for each of {len(x)} latents is needed")
+        self._prepare(len(x))
+        # A fresh record for each call, because the blocks write into the one they are given.
+        inputs = self._loop_inputs[len(x)] | {"latents": x.to(self._device, self._dtype)}
+        state = BlockState(**inputs)
+        times = t.to(self._device, torch.float32) * self._time_unit
+        for block in self._stages.denoisers:
+            _, state = block(self._pipeline, state, i=0, t=times)
+        return cast("Tensor", state["noise_pred"]).float()
+
+    @torch.inference_mode()
+    def decode(self, x0: Tensor) -> Tensor:
+        """See `models.backend.Session.decode`."""
+        self._check(x0)
+        state = copy_state(self._prepare(len(x0)))
+        state.values |= {"latents": x0.to(self._device, self._dtype), "output_type": "pt"}
+        images = run(self._stages.decode, self._pipeline, state).values["images"]
+        if images.shape != (len(x0), 3, *self._size):
+            raise RuntimeError(
+                f"the decoder drew {tuple(images.shape)}, asked were {len(x0)} of {self._size}"
+            )
+        return images.float()
+
+    def _check(self, latents: Tensor) -> None:
+        if latents.shape[1:] != self.latent_shape or not len(latents):
+            raise ValueError(f"latents have shape {tuple(latents.shape)}, needed is [b, {self.latent_shape}]")
+
+    def _prepare(self, batch: int) -> PipelineState:
+        """State of the pipeline before its loop, for `batch` latents of this prompt."""
+        if batch not in self._prepared:
+            state = copy_state(self._encoded)
+            # The blocks draw initial latents, which the search replaces: a generator of their own keeps them
+            # from moving the global one.
+            state.values |= {"num_images_per_prompt": batch, "generator": torch.Generator().manual_seed(0)}
+            state = run(self._stages.prepare, self._pipeline, state)
+            self._loop_inputs[batch] = vars(self._stages.loop.get_block_state(state))
+            self._prepared[batch] = state
+        return self._prepared[batch]
+
+
+def open_pipeline(source: str | Path) -> ModularPipeline:
+    """Read a repository's index and choose its modular pipeline; loads no weights."""
+    if not Path(source).is_dir():
+        raise ModelLoadError(f"no model at {source}: there is no such folder")
+    try:
+        with warnings.catch_warnings():
+            # Looking the family up makes diffusers import all its pipelines, one of which uses torch.jit.
+            warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
+            pipeline = ModularPipeline.from_pretrained(str(source), workflow=WORKFLOW, local_files_only=True)
+    except Exception as error:  # diffusers raises whatever its parts raise
+        raise ModelLoadError(
+            f"{source} is no {WORKFLOW} repository that diffusers can open: {error}"
+        ) from error
+    return cast("ModularPipeline", pipeline)
+
+
+def refuse_unsupported(pipeline: ModularPipeline, source: str | Path) -> None:
+    """Refuse families whose blocks this backend cannot drive, before any weights are read."""
+    family = type(pipeline).__name__
+    if "guider" in pipeline.component_names:
+        raise ModelLoadError(
+            f"{source}: {family} guides by further forward passes, which is not supported yet"
+        )
+    try:
+        split(pipeline.blocks)
+    except ValueError as error:
+        raise ModelLoadError(f"{source}: {family} is not supported: {error}") from error
+
+
+def load_components(pipeline: ModularPipeline, source: str | Path, dtype: torch.dtype) -> None:
+    """Load every component of a pipeline, or say which one could not be and why.
+
+    `ModularPipeline.load_components` only logs a component that fails; a worker must not start without it.
+    """
+    wanted = {spec.name: spec.type_hint or object for spec in pipeline.blocks.expected_components}
+    loaded: dict[str, Any] = {}
+    for name in pipeline.pretrained_component_names:
+        spec, wanted_class = pipeline.get_component_spec(name), wanted[name]
+        is_module = issubclass(wanted_class, torch.nn.Module)
+        if is_module and not (spec.type_hint and issubclass(spec.type_hint, wanted_class)):
+            found = spec.type_hint.__name__ if spec.type_hint else "nothing"
+            raise ModelLoadError(
+                f"{source}: {name} should be a {wanted_class.__name__}, the index has {found}"
+            )
+        options = {"dtype": dtype, "use_safetensors": True} if is_module else {}
+        try:
+            loaded[name] = spec.load(local_files_only=True, **options)
+        except Exception as error:  # diffusers and transformers raise whatever their parts raise
+            raise ModelLoadError(
+                f"{source}: {name} could not be loaded (weights are read from safetensors only): {error}"
+            ) from error
+    pipeline.update_components(**loaded)
+
+
+def split(blocks: ModularPipelineBlocks) -> Stages:
+    """Cut a family's blocks at its denoising loop.
+
+    Raises:
+        ValueError: there is not exactly one loop, or it does not end in the scheduler's step.
+    """
+    names, leaves = list(blocks.sub_blocks), list(blocks.sub_blocks.values())
+    loops = [(i, leaf) for i, leaf in enumerate(leaves) if isinstance(leaf, LoopSequentialPipelineBlocks)]
+    if len(loops) != 1:
+        raise ValueError(f"its blocks {names} hold {len(loops)} denoising loops, not one")
+    at, loop = loops[0]
+    *denoisers, last = loop.sub_blocks
+    if last != SCHEDULER_STEP:
+        raise ValueError(f"its loop {list(loop.sub_blocks)} does not end in '{SCHEDULER_STEP}'")
+    # Everything that does not depend on the batch size comes before the group named "denoise".
+    group = names[at].split(".")[0]
+    first = next(i for i, name in enumerate(names) if name.split(".")[0] == group)
+    return Stages(
+        encode=tuple(leaves[:first]),
+        prepare=tuple(leaves[first:at]),
+        loop=loop,
+        denoisers=tuple(loop.sub_blocks[name] for name in denoisers),
+        decode=tuple(leaves[at + 1 :]),
+    )
+
+
+def declared_defaults(blocks: ModularPipelineBlocks) -> dict[str, Any]:
+    """Every input that the blocks declare, at its default, as `ModularPipeline.__call__` fills them in."""
+    return {param.name: param.default for param in blocks.inputs if param.name}
+
+
+def run(blocks: tuple[Block, ...], pipeline: ModularPipeline, state: PipelineState) -> PipelineState:
+    """Run blocks one after the other; the state passed in is changed and returned."""
+    for block in blocks:
+        _, state = block(pipeline, state)
+    return state
+
+
+def copy_state(state: PipelineState) -> PipelineState:
+    """Copy the record but not the tensors in it: blocks replace values, they do not write into them."""
+    groups = {kind: list(names) for kind, names in state.kwargs_mapping.items()}
+    return PipelineState(values=dict(state.values), kwargs_mapping=groups)

@@ -1,0 +1,106 @@
+"""Every backend, model and reward by name: closed tables of import paths; nothing loads until asked for."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import torch
+
+from models.backend import FlowBackend
+from models.rewards.protocol import Reward
+
+EntryT = TypeVar("EntryT")
+
+
+class UnknownNameError(LookupError):
+    """A model, backend or reward that is not in the registry; the message gives the nearest known names."""
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """Where a model is and how it is loaded.
+
+    Attributes:
+        source: folder in the diffusers layout.
+        backend: name in `BACKENDS`.
+        dtype: type of the weights once loaded, whatever they are stored as.
+        inputs: values for the family's own block inputs.
+    """
+
+    source: Path
+    backend: str = "modular"
+    dtype: torch.dtype = torch.float32
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+
+
+BACKENDS: Mapping[str, str] = MappingProxyType({"modular": "models.modular:ModularBackend"})
+
+MODELS: Mapping[str, ModelEntry] = MappingProxyType(
+    {
+        "shapes": ModelEntry(
+            source=Path(__file__).parent / "shapes" / "weights", inputs={"max_sequence_length": 16}
+        ),
+    }
+)
+
+REWARDS: Mapping[str, str] = MappingProxyType(
+    {
+        "scene_match": "models.rewards.scene_match:SceneMatch",
+        "object_count": "models.rewards.object_count:ObjectCount",
+        "scene_exact": "models.rewards.scene_exact:SceneExact",
+        "compressibility": "models.rewards.compressibility:Compressibility",
+        "incompressibility": "models.rewards.incompressibility:Incompressibility",
+        "brightness": "models.rewards.brightness:Brightness",
+        "colorfulness": "models.rewards.colorfulness:Colorfulness",
+        "sharpness": "models.rewards.sharpness:Sharpness",
+    }
+)
+
+
+def load_model(name: str, device: torch.device | str = "cpu") -> FlowBackend:
+    """Load a model onto a device.
+
+    Raises:
+        UnknownNameError: no such model.
+        models.backend.ModelLoadError: its files are missing or not what they should be.
+    """
+    return load_entry(lookup("model", name, MODELS), device)
+
+
+def load_entry(entry: ModelEntry, device: torch.device | str = "cpu") -> FlowBackend:
+    """Load a model that need not be in the table. Raises as `load_model` does."""
+    backend = imported(lookup("backend", entry.backend, BACKENDS))
+    return backend.load(entry.source, device=device, dtype=entry.dtype, inputs=entry.inputs)
+
+
+def load_reward(name: str, device: torch.device | str = "cpu") -> Reward:
+    """Load a reward onto a device.
+
+    Raises:
+        UnknownNameError: no such reward.
+    """
+    return imported(lookup("reward", name, REWARDS))(device)
+
+
+def lookup(kind: str, name: str, table: Mapping[str, EntryT]) -> EntryT:
+    """The table's entry of that name, or an error that names the nearest ones."""
+    if name not in table:
+        raise UnknownNameError(f"no {kind} '{name}'; {nearest(name, table)}")
+    return table[name]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Say which known names look like this one, or list them all."""
+    known = sorted(known)
+    close = get_close_matches(name.lower(), known)
+    return f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(known)}"
+
+
+def imported(path: str) -> Any:  # noqa: ANN401 a table of import paths has no one type
+    """The object that an import path `module:name` stands for."""
+    module, name = path.split(":")
+    return getattr(import_module(module), name)
