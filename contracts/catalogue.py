@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from contracts.search import BaseParams, BestOfNParams, RbfParams, Strict
+from contracts.search import Strict
 
 
 class Facts(BaseModel):
@@ -70,15 +70,13 @@ class RewardFacts(Facts):
     models: tuple[str, ...] | None = Field(description="models it makes sense for; null: every one")
     mean: float
     scale: float
-    params: type[Strict] = Field(default=NoParams, exclude=True)
 
 
 class StrategyFacts(Facts):
-    """A search strategy and the model of its parameters."""
+    """A search strategy."""
 
     name: str
     title: str
-    params: type[BaseParams] | type[BestOfNParams] | type[RbfParams] = Field(exclude=True)
 
 
 SHAPES_SIZE = SizeFacts(minimum=64, maximum=64, multiple=64, default=64)
@@ -168,13 +166,12 @@ STRATEGIES: Mapping[str, StrategyFacts] = MappingProxyType(
     {
         facts.name: facts
         for facts in (
-            StrategyFacts(name="base", title="One deterministic run: no search", params=BaseParams),
-            StrategyFacts(
-                name="best_of_n",
-                title="The best of as many runs as the budget buys",
-                params=BestOfNParams,
-            ),
-            StrategyFacts(name="rbf", title="Rollover Budget Forcing (arXiv 2503.19385)", params=RbfParams),
+            StrategyFacts(name="base", title="One deterministic run: no search"),
+            StrategyFacts(name="best_of_n", title="The best of as many runs as the budget buys"),
+            StrategyFacts(name="rbf", title="Rollover Budget Forcing (arXiv 2503.19385)"),
         )
     }
 )
+
+REWARD_PARAMS: Mapping[str, type[Strict]] = MappingProxyType(dict.fromkeys(REWARDS, NoParams))
+"""The model of each reward's `params`."""

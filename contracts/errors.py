@@ -110,7 +110,7 @@ class Problem(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    type: str = Field(description="about:blank#code; `code` is the stable name")
+    type: str = Field(description="`urn:rollover:problem:` and the code")
     title: str
     status: int
     detail: str

@@ -172,13 +172,21 @@ class Generation(Document):
     urls: Urls
 
 
+class GenerationList(Document):
+    """A page of generations, newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[Generation]
+    next_cursor: str | None = Field(description="`cursor` of the next page; null at the end")
+
+
 class Record(Document):
     """A job as its Redis hash holds it: one field of text for each attribute here."""
 
     id: str
     request: ResolvedRequest
     status: Status = Status.QUEUED
-    status_sequence: int = 1
+    status_sequence: int = 0
     events: int = Field(default=0, description="sequence number of the last event")
     attempts: int = 0
     progress: Progress

@@ -2,8 +2,9 @@
 
 PREFIX = "rollover:"
 JOBS_KEY = PREFIX + "jobs"
-"""Sorted set of all generation ids by creation time in milliseconds."""
-WORKERS_PATTERN = PREFIX + "worker:*"
+"""Sorted set of all generation ids, every score 0: ids sort by time, so their lexical order is by age."""
+WORKERS_KEY = PREFIX + "workers"
+"""Set of the names of workers; those without a `worker_key` are gone."""
 JOB_FUNCTION = "workers.jobs.run_generation"
 """Import path of the only function a worker runs; its one argument is the generation id."""
 WORKER_TTL_SECONDS = 10

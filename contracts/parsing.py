@@ -6,11 +6,11 @@ from typing import Any, cast
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from contracts.catalogue import REWARDS, STRATEGIES
+from contracts.catalogue import REWARD_PARAMS, REWARDS
 from contracts.errors import FieldProblem, InvalidRequestError
 from contracts.names import did_you_mean
 from contracts.requests import Budget, GenerationRequest, RewardTerm
-from contracts.search import SamplerRequest, strategy_of
+from contracts.search import STRATEGY_PARAMS, SamplerRequest, strategy_of
 
 
 def parse(payload: object) -> GenerationRequest:
@@ -42,8 +42,10 @@ def problem_of(error: ErrorDetails, payload: object) -> FieldProblem:
         return FieldProblem(pointer=pointer(keys), detail=detail, allowed=sorted(known))
     if kind == "union_tag_invalid":
         tag = str(context["tag"])
-        detail = f"Unknown strategy '{tag[:100]}'.{did_you_mean(tag, STRATEGIES)}"
-        return FieldProblem(pointer=pointer([*keys, "strategy"]), detail=detail, allowed=sorted(STRATEGIES))
+        detail = f"Unknown strategy '{tag[:100]}'.{did_you_mean(tag, STRATEGY_PARAMS)}"
+        return FieldProblem(
+            pointer=pointer([*keys, "strategy"]), detail=detail, allowed=sorted(STRATEGY_PARAMS)
+        )
     if kind == "literal_error":
         return unknown_choice(keys, error)
     return FieldProblem(pointer=pointer(keys), detail=PLAIN.get(kind, f"{error['msg']}."))
@@ -82,7 +84,7 @@ def posted_path(location: Iterable[str | int], payload: object) -> list[str | in
             break
         if isinstance(step, int) and not is_array(node):
             continue
-        if keys == ["search"] and step in STRATEGIES and step not in cast("Mapping[str, object]", node):
+        if keys == ["search"] and step in STRATEGY_PARAMS and step not in cast("Mapping[str, object]", node):
             continue
         keys.append(step)
         node = child(node, step)
@@ -115,7 +117,7 @@ def section(keys: Sequence[str | int], payload: object) -> type[BaseModel]:
         return GenerationRequest
     if keys[0] == "search":
         search = cast("Mapping[str, Any]", payload)["search"]
-        return STRATEGIES[str(strategy_of(search))].params
+        return STRATEGY_PARAMS[str(strategy_of(search))]
     sections: dict[str | int, type[BaseModel]] = {
         "budget": Budget,
         "sampler": SamplerRequest,
@@ -135,7 +137,7 @@ def reward_params_problems(terms: Sequence[RewardTerm], at: Sequence[str]) -> li
     for term, place in zip(terms, at, strict=True):
         if term.name not in REWARDS:
             continue
-        model = REWARDS[term.name].params
+        model = REWARD_PARAMS[term.name]
         try:
             model.model_validate(term.params)
         except ValidationError as error:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal, cast
 
-from pydantic import Field, JsonValue, field_validator
+from pydantic import BeforeValidator, Field, JsonValue
 
 from contracts.search import RbfParams, Sampler, SamplerRequest, SearchParams, Strict
 
@@ -26,6 +26,23 @@ class RewardTerm(Strict):
     params: dict[str, JsonValue] = Field(default_factory=dict)
 
 
+def as_terms(value: object) -> object:
+    """Turn a bare name or a single term into the list that is stored."""
+    if isinstance(value, str | dict):
+        value = [cast("object", value)]
+    if isinstance(value, list):
+        items = cast("list[object]", value)
+        return [{"name": item} if isinstance(item, str) else item for item in items]
+    return value
+
+
+Rewards = Annotated[
+    tuple[RewardTerm, ...],
+    Field(min_length=1, max_length=8, strict=False),
+    BeforeValidator(as_terms, json_schema_input_type=str | RewardTerm | list[str | RewardTerm]),
+]
+
+
 class Budget(Strict):
     """How much a search may spend; the first limit reached ends it and the best so far is the result."""
 
@@ -40,7 +57,7 @@ class GenerationRequest(Strict):
 
     prompt: str = Field(min_length=1)
     model: str | None = Field(default=None, description="default: the server's first model")
-    reward: Annotated[tuple[RewardTerm, ...], Field(min_length=1, max_length=8, strict=False)] | None = Field(
+    reward: Rewards | None = Field(
         default=None, description="a name, one term, or a list of either; default: the model's"
     )
     held_out: Annotated[tuple[str, ...], Field(max_length=8, strict=False)] | None = Field(
@@ -57,17 +74,6 @@ class GenerationRequest(Strict):
     output_format: OutputFormat = "png"
     previews: Previews = "levels"
     metadata: dict[MetadataKey, MetadataValue] = Field(default_factory=dict, max_length=16)
-
-    @field_validator("reward", mode="before")
-    @classmethod
-    def as_terms(cls, value: object) -> object:
-        """Turn a bare name or a single term into the list that is stored."""
-        if isinstance(value, str | dict):
-            value = [cast("object", value)]
-        if isinstance(value, list):
-            items = cast("list[object]", value)
-            return [{"name": item} if isinstance(item, str) else item for item in items]
-        return value
 
 
 class ResolvedRequest(Strict):

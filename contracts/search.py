@@ -3,6 +3,8 @@
 The arithmetic repeats that of `sampling`, which this package may not import; a test holds the two equal.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
@@ -104,6 +106,12 @@ SearchParams = Annotated[
     Discriminator(strategy_of),
 ]
 """The closed union of strategies, told apart by `strategy`."""
+
+
+STRATEGY_PARAMS: Mapping[str, type[BaseParams] | type[BestOfNParams] | type[RbfParams]] = MappingProxyType(
+    {"base": BaseParams, "best_of_n": BestOfNParams, "rbf": RbfParams}
+)
+"""The members of the union by name."""
 
 
 def default_scale(diffusion: Diffusion) -> float:

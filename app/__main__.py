@@ -1,0 +1,27 @@
+"""Serve the API: `python -m app`."""
+
+import sys
+
+import uvicorn
+from pydantic import ValidationError
+
+from app.main import create_app
+from contracts.settings import Settings
+
+DRAIN_SECONDS = 5
+
+
+def main() -> int:
+    """Read the settings from the environment and serve until a signal comes."""
+    try:
+        settings = Settings()
+        app = create_app(settings)
+    except (ValidationError, ValueError) as error:
+        sys.stderr.write(f"rollover: {error}\n")
+        return 2
+    uvicorn.run(app, host=settings.host, port=settings.port, timeout_graceful_shutdown=DRAIN_SECONDS)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

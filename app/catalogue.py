@@ -1,0 +1,133 @@
+"""The catalogue as clients see it: facts, JSON schemas of parameters, and what is live now."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from contracts.beats import WorkerBeat, WorkerState
+from contracts.catalogue import (
+    MODELS,
+    REWARD_PARAMS,
+    REWARDS,
+    STRATEGIES,
+    ModelFacts,
+    RewardFacts,
+    SizeFacts,
+    StrategyFacts,
+)
+from contracts.search import DEFAULT_STRATEGY, STRATEGY_PARAMS, SamplerRequest
+
+JsonSchema = dict[str, Any]
+
+
+class ModelEntry(ModelFacts):
+    """A model; `available` where a worker has it loaded."""
+
+    default: bool
+    available: bool
+    workers: int
+    params: JsonSchema
+
+
+class RewardEntry(RewardFacts):
+    """A reward and the schema of its `params`."""
+
+    params: JsonSchema
+
+
+class StrategyEntry(StrategyFacts):
+    """A strategy and the schema of its parameters."""
+
+    default: bool
+    params: JsonSchema
+
+
+class ModelList(BaseModel):
+    """The models of this server."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelEntry]
+
+
+class RewardList(BaseModel):
+    """The rewards of this server."""
+
+    object: Literal["list"] = "list"
+    data: list[RewardEntry]
+
+
+class StrategyList(BaseModel):
+    """The strategies of this server, and the schema of the sampler they share."""
+
+    object: Literal["list"] = "list"
+    data: list[StrategyEntry]
+    sampler: JsonSchema
+
+
+def models(served: Sequence[str], workers: Sequence[WorkerBeat]) -> ModelList:
+    """List the models served; the first is the default."""
+    return ModelList(data=[model_entry(name, name == served[0], workers) for name in served])
+
+
+def model_entry(name: str, default: bool, workers: Sequence[WorkerBeat]) -> ModelEntry:  # noqa: FBT001 (a field)
+    """Describe one model."""
+    facts = MODELS[name]
+    live = [worker for worker in workers if worker.model == name and worker.state is not WorkerState.LOADING]
+    return ModelEntry(
+        **facts.model_dump(),
+        default=default,
+        available=bool(live),
+        workers=len(live),
+        params=model_schema(facts),
+    )
+
+
+def model_schema(facts: ModelFacts) -> JsonSchema:
+    """Write the schema of the request fields whose limits the model sets."""
+    guidance: JsonSchema = {"type": "null"}
+    if facts.guidance:
+        limits = {"minimum": facts.guidance.minimum, "maximum": facts.guidance.maximum}
+        guidance = {"type": "number", **limits, "default": facts.guidance.default}
+    return {
+        "type": "object",
+        "properties": {
+            "width": size_schema(facts.width),
+            "height": size_schema(facts.height),
+            "guidance_scale": guidance,
+        },
+    }
+
+
+def size_schema(size: SizeFacts) -> JsonSchema:
+    """Write the schema of a width or height in pixels."""
+    return {
+        "type": "integer",
+        "minimum": size.minimum,
+        "maximum": size.maximum,
+        "multipleOf": size.multiple,
+        "default": size.default,
+    }
+
+
+def rewards(served: Sequence[str]) -> RewardList:
+    """List the rewards that apply to some model served."""
+    fitting = [f for f in REWARDS.values() if f.models is None or set(f.models) & set(served)]
+    return RewardList(
+        data=[
+            RewardEntry(**f.model_dump(), params=REWARD_PARAMS[f.name].model_json_schema()) for f in fitting
+        ]
+    )
+
+
+def strategies() -> StrategyList:
+    """List the strategies."""
+    entries = [
+        StrategyEntry(
+            **facts.model_dump(),
+            default=name == DEFAULT_STRATEGY,
+            params=STRATEGY_PARAMS[name].model_json_schema(),
+        )
+        for name, facts in STRATEGIES.items()
+    ]
+    return StrategyList(data=entries, sampler=SamplerRequest.model_json_schema())

@@ -1,0 +1,154 @@
+"""What can be done with generations, apart from HTTP."""
+
+import asyncio
+import re
+
+from redis.exceptions import RedisError
+
+from app.enqueue import fingerprint
+from app.problems import ProblemError
+from app.services import Services
+from contracts.events import Canceled
+from contracts.jobs import (
+    FINAL_STATUSES,
+    ID_PATTERN,
+    Generation,
+    GenerationList,
+    Record,
+    Status,
+    document,
+    hash_fields,
+    now,
+)
+from contracts.resolution import accept
+
+SCAN_CHUNK = 101
+SCAN_LIMIT = 1000
+
+
+async def submit(services: Services, payload: object, key: str | None) -> tuple[Generation, bool]:
+    """Accept a submission and queue it; return its document and whether it repeats an earlier one.
+
+    Raises:
+        InvalidRequestError: it cannot be run.
+        ProblemError: the queue is full, or the key came with another body.
+    """
+    resolved = accept(payload, services.settings.models, services.settings.caps)
+    record = Record.new(resolved, key)
+    stored = await asyncio.to_thread(services.enqueuer.submit, record, fingerprint(payload))
+    return await get(services, stored), stored != record.id
+
+
+async def existing(services: Services, generation: str) -> Record:
+    """Return a job's record.
+
+    Raises:
+        ProblemError: there is none.
+    """
+    record = await services.store.record(generation) if re.match(ID_PATTERN, generation) else None
+    if record is None:
+        raise ProblemError("generation_not_found", "No generation has this id.")
+    return record
+
+
+async def get(services: Services, generation: str) -> Generation:
+    """Return a job's document."""
+    [found] = await documents(services, [await existing(services, generation)])
+    return found
+
+
+async def documents(services: Services, records: list[Record]) -> list[Generation]:
+    """Build the documents of some jobs."""
+    waiting = [record for record in records if record.status is Status.QUEUED]
+    positions = dict(
+        zip([r.id for r in waiting], await services.store.queue_positions(waiting), strict=True)
+        if waiting
+        else ()
+    )
+    return [document(record, positions.get(record.id)) for record in records]
+
+
+async def wait(services: Services, submitted: Generation, seconds: float) -> Generation:
+    """Return a job's document once it has ended, or as it is after `seconds`."""
+    if not submitted.status.final:
+        try:
+            async with asyncio.timeout(seconds):
+                async for _batch in services.store.follow(submitted.id, after=0):
+                    continue
+        except TimeoutError:
+            pass
+        except RedisError:
+            # The job is accepted all the same; the client will ask again.
+            return submitted
+    return await get(services, submitted.id)
+
+
+async def listed(services: Services, limit: int, status: Status | None, cursor: str | None) -> GenerationList:
+    """Return jobs from the newest down, those older than `cursor` if it is given.
+
+    A page may hold fewer than `limit`, even none, and still have a `next_cursor`: a search for a rare
+    status looks at a limited number of jobs at a time.
+    """
+    chosen: list[str] = []
+    for _ in range(0, SCAN_LIMIT, SCAN_CHUNK):
+        ids = await services.store.newest(SCAN_CHUNK, cursor)
+        for generation, found in zip(ids, await services.store.statuses(ids), strict=True):
+            if len(chosen) == limit:
+                return await page(services, chosen, cursor)
+            cursor = generation
+            if found is not None and status in (None, found):
+                chosen.append(generation)
+        if len(ids) < SCAN_CHUNK:
+            return await page(services, chosen, None)
+    return await page(services, chosen, cursor)
+
+
+async def page(services: Services, chosen: list[str], next_cursor: str | None) -> GenerationList:
+    """Build one page of a list."""
+    records = await services.store.records(chosen)
+    return GenerationList(data=await documents(services, records), next_cursor=next_cursor)
+
+
+async def cancel(services: Services, generation: str) -> Generation:
+    """Cancel a job: at once where it waits, within one step of the search where it runs.
+
+    Raises:
+        ProblemError: there is no such job, or it has ended.
+    """
+    record = await existing(services, generation)
+    ended, _ = await services.store.write(
+        generation,
+        allowed=[Status.QUEUED],
+        status=Status.CANCELED,
+        fields=hash_fields(cancel_requested=True, completed_at=now()),
+        events=[Canceled(nfe_spent=0)],
+    )
+    if ended:
+        await services.store.withdraw(record)
+        return await get(services, generation)
+    asked, status = await services.store.write(
+        generation, allowed=[Status.RUNNING], fields=hash_fields(cancel_requested=True)
+    )
+    if not asked:
+        raise wrong_state(status, "An ended generation cannot be canceled.")
+    return await get(services, generation)
+
+
+async def delete(services: Services, generation: str) -> None:
+    """Remove an ended job with its events and artifacts.
+
+    Artifacts go first: if that fails half-way, the job is still there and can be deleted again.
+
+    Raises:
+        ProblemError: there is no such job, or it has not ended.
+    """
+    record = await existing(services, generation)
+    if not record.status.final:
+        raise wrong_state(record.status, "Cancel the generation before deleting it.")
+    await services.artifacts.remove(generation)
+    await services.store.delete(record, FINAL_STATUSES)
+
+
+def wrong_state(status: str, detail: str) -> ProblemError:
+    """Build the error for what a job's status does not allow."""
+    return ProblemError("wrong_state", f"{detail} It is {status}.", generation_status=status)

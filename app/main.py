@@ -1,0 +1,77 @@
+"""The application: settings in, ASGI out."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, TypedDict
+
+from fastapi import FastAPI
+from pydantic.json_schema import models_json_schema
+
+from app import problems
+from app.routes import catalogue, generations, health, outputs
+from app.services import Services, opened
+from contracts.errors import Problem
+from contracts.events import EVENT
+from contracts.requests import GenerationRequest
+from contracts.settings import Settings
+
+SCHEMA_REF = "#/components/schemas/{model}"
+
+
+class State(TypedDict):
+    """What every request finds in `request.state`."""
+
+    services: Services
+
+
+class Application(FastAPI):
+    """FastAPI, with the models that routes read and write by hand added to its OpenAPI document."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document."""
+        if self.openapi_schema is None:
+            schemas = super().openapi().setdefault("components", {}).setdefault("schemas", {})
+            wanted = [(GenerationRequest, "validation"), (Problem, "serialization")]
+            _, definitions = models_json_schema(wanted, ref_template=SCHEMA_REF)
+            events = EVENT.json_schema(ref_template=SCHEMA_REF)
+            schemas |= definitions["$defs"] | events.pop("$defs") | {"Event": events}
+        return super().openapi()
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Build the application; it connects when it starts.
+
+    Raises:
+        ValueError: the settings name no Redis.
+    """
+    redis_url = settings.redis_url
+    if redis_url is None:
+        raise ValueError(
+            "ROLLOVER_REDIS_URL is not set; `rollover serve` starts an embedded server and sets it"
+        )
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[State]:
+        async with opened(settings, redis_url) as services:
+            yield {"services": services}
+
+    app = Application(
+        title="Rollover",
+        summary="Inference that searches: a prompt, a reward and a budget in; the best image found out.",
+        version=installed_version(),
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    problems.install(app)
+    for module in (generations, outputs, catalogue, health):
+        app.include_router(module.router)
+    return app
+
+
+def installed_version() -> str:
+    """Return the version of the installed package, 0.0.0 in a bare checkout."""
+    try:
+        return version("rollover")
+    except PackageNotFoundError:
+        return "0.0.0"

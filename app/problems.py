@@ -1,0 +1,119 @@
+"""Every error as a problem document (RFC 9457), and nothing else: no stack trace ever leaves the server."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from redis.exceptions import RedisError
+from starlette.exceptions import HTTPException
+
+from contracts.errors import ERRORS, ErrorCode, FieldProblem, InvalidRequestError, Problem
+
+logger = logging.getLogger("rollover.app")
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = "2"
+ROUTING_CODES: Mapping[int, ErrorCode] = {404: "not_found", 405: "method_not_allowed"}
+
+
+class ProblemError(Exception):
+    """An error with a code of the table, to be answered as a problem document."""
+
+    def __init__(self, code: ErrorCode, detail: str, **members: Any) -> None:  # noqa: ANN401 (members of Problem)
+        super().__init__(detail)
+        self.code: ErrorCode = code
+        self.detail = detail
+        self.members = members
+
+
+def problem_response(
+    code: ErrorCode,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+    **members: Any,  # noqa: ANN401 (members of Problem)
+) -> Response:
+    """Build the answer for a code; a 503 always says when to try again."""
+    kind = ERRORS[code]
+    status = kind.status or 500
+    problem = Problem(
+        type=f"urn:rollover:problem:{code}",
+        title=kind.title,
+        status=status,
+        detail=detail,
+        code=code,
+        **members,
+    )
+    retry = {"Retry-After": RETRY_AFTER_SECONDS} if status == 503 else {}
+    return Response(
+        problem.model_dump_json(exclude_none=True),
+        status_code=status,
+        media_type=MEDIA_TYPE,
+        headers={**retry, **(headers or {})},
+    )
+
+
+def documented(*codes: ErrorCode) -> dict[int | str, dict[str, Any]]:
+    """Describe the problems a route may answer, for OpenAPI."""
+    by_status: dict[int | str, dict[str, Any]] = {}
+    for code in codes:
+        kind = ERRORS[code]
+        assert kind.status is not None  # noqa: S101 (a job's error is no response)
+        entry = by_status.setdefault(
+            kind.status,
+            {
+                "description": "",
+                "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            },
+        )
+        entry["description"] = "; ".join(filter(None, [entry["description"], f"`{code}`: {kind.meaning}"]))
+    return by_status
+
+
+def install(app: FastAPI) -> None:
+    """Answer every exception with a problem document."""
+    app.add_exception_handler(ProblemError, on_problem)
+    app.add_exception_handler(InvalidRequestError, on_invalid_request)
+    app.add_exception_handler(RequestValidationError, on_invalid_parameters)
+    app.add_exception_handler(HTTPException, on_routing)
+    app.add_exception_handler(RedisError, on_redis_away)
+    app.add_exception_handler(Exception, on_defect)
+
+
+async def on_problem(_request: Request, error: Exception) -> Response:
+    """Answer an error that a service function raised."""
+    assert isinstance(error, ProblemError)  # noqa: S101 (registered for it)
+    return problem_response(error.code, error.detail, **error.members)
+
+
+async def on_invalid_request(_request: Request, error: Exception) -> Response:
+    """Answer a submission that cannot be accepted."""
+    assert isinstance(error, InvalidRequestError)  # noqa: S101 (registered for it)
+    return problem_response("invalid_request", "The submission cannot be used.", errors=error.problems)
+
+
+async def on_invalid_parameters(_request: Request, error: Exception) -> Response:
+    """Answer a query or path parameter that cannot be read."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 (registered for it)
+    problems = [FieldProblem(parameter=str(e["loc"][-1]), detail=f"{e['msg']}.") for e in error.errors()]
+    return problem_response("invalid_request", "A parameter cannot be used.", errors=problems)
+
+
+async def on_routing(request: Request, error: Exception) -> Response:
+    """Answer an unknown route or method."""
+    assert isinstance(error, HTTPException)  # noqa: S101 (registered for it)
+    code = ROUTING_CODES.get(error.status_code, "internal_error")
+    detail = f"{request.method} {request.url.path[:200]} is not a route of this server."
+    return problem_response(code, detail, headers=error.headers)
+
+
+async def on_redis_away(_request: Request, error: Exception) -> Response:
+    """Answer while Redis cannot be reached."""
+    logger.warning("Redis is unavailable: %s", error)
+    return problem_response("redis_unavailable", "The server's store cannot be reached.")
+
+
+async def on_defect(_request: Request, _error: Exception) -> Response:
+    """Answer a defect of ours; the server logs the exception, the client does not see it."""
+    return problem_response("internal_error", "The server met a defect; its log has the details.")

@@ -1,0 +1,27 @@
+"""What this server can do."""
+
+from fastapi import APIRouter
+
+from app import catalogue
+from app.problems import documented
+from app.services import ServicesDep
+
+router = APIRouter(prefix="/v1", tags=["catalogue"])
+
+
+@router.get("/models", responses=documented("redis_unavailable"))
+async def models(services: ServicesDep) -> catalogue.ModelList:
+    """List the models, their limits, and whether a worker has them loaded."""
+    return catalogue.models(services.settings.models, await services.store.workers())
+
+
+@router.get("/rewards")
+async def rewards(services: ServicesDep) -> catalogue.RewardList:
+    """List the rewards."""
+    return catalogue.rewards(services.settings.models)
+
+
+@router.get("/strategies")
+async def strategies() -> catalogue.StrategyList:
+    """List the search strategies and the sampler's settings."""
+    return catalogue.strategies()

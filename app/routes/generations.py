@@ -1,0 +1,119 @@
+"""Submit, read, list, cancel and delete generations."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request, Response
+
+from app import jobs
+from app.bodies import posted_json
+from app.conditional import conditional
+from app.preferences import preferred_wait
+from app.problems import documented
+from app.services import ServicesDep
+from contracts.jobs import ID_PATTERN, Generation, GenerationList, Status
+
+router = APIRouter(prefix="/v1/generations", tags=["generations"])
+
+SUBMISSION: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/GenerationRequest"}}},
+    }
+}
+
+
+def answer(generation: Generation, status: int, headers: dict[str, str]) -> Response:
+    """Answer with a job document; `Retry-After` says when to ask again while it has not ended."""
+    retry = {} if generation.status.final else {"Retry-After": "1"}
+    return Response(
+        generation.model_dump_json(),
+        status_code=status,
+        media_type="application/json",
+        headers={**retry, **headers},
+    )
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=Generation,
+    openapi_extra=SUBMISSION,
+    responses={200: {"model": Generation, "description": "ended within `Prefer: wait`"}}
+    | documented(
+        "malformed_json",
+        "body_too_large",
+        "unsupported_media_type",
+        "invalid_request",
+        "idempotency_mismatch",
+        "queue_full",
+        "redis_unavailable",
+    ),
+)
+async def submit(
+    request: Request,
+    services: ServicesDep,
+    prefer: Annotated[str, Header(description="`wait=N`: answer when ended, at most N (60) s")] = "",
+    idempotency_key: Annotated[
+        str | None, Header(pattern=r"^[\x21-\x7e]{1,255}$", description="repeats make no second job")
+    ] = None,
+) -> Response:
+    """Queue a search; the answer names its place in `Location`."""
+    payload = await posted_json(request, services.settings.max_body_bytes)
+    generation, repeated = await jobs.submit(services, payload, idempotency_key)
+    headers = {"Location": generation.urls.get}
+    if repeated:
+        headers["Idempotency-Replayed"] = "true"
+    if seconds := preferred_wait(prefer):
+        generation = await jobs.wait(services, generation, seconds)
+        headers["Preference-Applied"] = f"wait={seconds}"
+    ended = seconds and generation.status.final
+    return answer(generation, 200 if ended else 202, headers)
+
+
+@router.get("", responses=documented("invalid_request", "redis_unavailable"))
+async def listed(
+    services: ServicesDep,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    status: Annotated[Status | None, Query()] = None,
+    cursor: Annotated[str | None, Query(pattern=ID_PATTERN, description="`next_cursor` of a page")] = None,
+) -> GenerationList:
+    """List generations, newest first."""
+    return await jobs.listed(services, limit, status, cursor)
+
+
+@router.get(
+    "/{generation}",
+    response_model=Generation,
+    responses={304: {"description": "unchanged since `If-None-Match`"}}
+    | documented("generation_not_found", "redis_unavailable"),
+)
+async def read(request: Request, services: ServicesDep, generation: str) -> Response:
+    """Return the job document."""
+    found = await jobs.get(services, generation)
+    retry = {} if found.status.final else {"Retry-After": "1"}
+    return conditional(
+        request, found.model_dump_json().encode(), "application/json", {"Cache-Control": "no-cache", **retry}
+    )
+
+
+@router.post(
+    "/{generation}/cancel",
+    status_code=202,
+    response_model=Generation,
+    responses={200: {"model": Generation, "description": "it waited, and has ended now"}}
+    | documented("generation_not_found", "wrong_state", "redis_unavailable"),
+)
+async def cancel(services: ServicesDep, generation: str) -> Response:
+    """Cancel; a search that runs ends within one step and keeps the best it has found."""
+    canceled = await jobs.cancel(services, generation)
+    return answer(canceled, 200 if canceled.status.final else 202, {})
+
+
+@router.delete(
+    "/{generation}",
+    status_code=204,
+    responses=documented("generation_not_found", "wrong_state", "redis_unavailable", "storage_unavailable"),
+)
+async def delete(services: ServicesDep, generation: str) -> None:
+    """Remove an ended generation with its events, images and trace."""
+    await jobs.delete(services, generation)

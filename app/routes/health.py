@@ -1,0 +1,38 @@
+"""Whether the server lives, and whether it can work."""
+
+from typing import Literal
+
+from fastapi import APIRouter, Response
+from fastapi.responses import RedirectResponse
+from pydantic import BaseModel
+
+from app.problems import documented, problem_response
+from app.readiness import reasons_not_ready
+from app.services import ServicesDep
+
+router = APIRouter(tags=["health"])
+
+
+class Health(BaseModel):
+    """The server answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+@router.get("/healthz")
+async def healthz() -> Health:
+    """Say that the process lives; nothing else is looked at."""
+    return Health()
+
+
+@router.get("/readyz", response_model=Health, responses=documented("not_ready"))
+async def readyz(services: ServicesDep) -> Health | Response:
+    """Say whether generations can run now, and if not, why."""
+    reasons = await reasons_not_ready(services)
+    return problem_response("not_ready", " ".join(reasons), reasons=reasons) if reasons else Health()
+
+
+@router.get("/", include_in_schema=False)
+async def root() -> RedirectResponse:
+    """Lead a browser to the documentation."""
+    return RedirectResponse("/docs")

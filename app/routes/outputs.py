@@ -1,0 +1,125 @@
+"""What a generation gives while it runs and afterwards: events, trace, images, previews."""
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from app import jobs, sse, trace
+from app.conditional import IMMUTABLE, conditional
+from app.problems import ProblemError, documented
+from app.services import ServicesDep
+from contracts.keys import image_path, preview_path
+from contracts.requests import MAX_IMAGES
+
+router = APIRouter(prefix="/v1/generations/{generation}", tags=["outputs"])
+
+Sequence = Annotated[int, Path(ge=1, le=2**53)]
+After = Annotated[int | None, Query(ge=0, le=2**53, description="like `Last-Event-ID`, which wins")]
+LastEventId = Annotated[int | None, Header(ge=0, le=2**53, description="go on after this event")]
+
+
+@router.get(
+    "/events",
+    response_class=StreamingResponse,
+    responses={
+        200: {"content": {sse.MEDIA_TYPE: {"schema": {"type": "string"}}}},
+        204: {"description": "the client has every event already"},
+    }
+    | documented("generation_not_found", "invalid_request", "redis_unavailable"),
+)
+async def events(
+    services: ServicesDep, generation: str, last_event_id: LastEventId = None, after: After = None
+) -> Response:
+    """Stream every event from the first, or from `Last-Event-ID`, to the final one."""
+    record = await jobs.existing(services, generation)
+    start = last_event_id if last_event_id is not None else after or 0
+    if record.status.final and start >= record.events:
+        return Response(status_code=204)
+    messages = sse.stream(services.store, generation, start)
+    return StreamingResponse(messages, media_type=sse.MEDIA_TYPE, headers=sse.HEADERS)
+
+
+@router.get(
+    "/trace",
+    response_class=Response,
+    responses={
+        200: {"content": {name: {} for name in trace.MEDIA_TYPES.values()}, "description": "by `Accept`"},
+        304: {"description": "unchanged since `If-None-Match`"},
+    }
+    | documented("generation_not_found", "invalid_request", "redis_unavailable", "storage_unavailable"),
+)
+async def trace_of(
+    request: Request,
+    services: ServicesDep,
+    generation: str,
+    how: Annotated[trace.TraceFormat | None, Query(alias="format", description="wins over `Accept`")] = None,
+    accept: Annotated[str, Header()] = "",
+) -> Response:
+    """Return every candidate evaluated so far."""
+    record = await jobs.existing(services, generation)
+    chosen = how or trace.negotiated(accept)
+    candidates = await trace.lines(services, record)
+    content = await asyncio.to_thread(trace.written, candidates, record, chosen)
+    return conditional(request, content, trace.MEDIA_TYPES[chosen], {"Vary": "Accept"})
+
+
+@router.get(
+    "/images/{index}",
+    response_class=Response,
+    responses={
+        200: {"content": {"image/png": {}, "image/jpeg": {}, "image/webp": {}}},
+        304: {"description": "unchanged since `If-None-Match`"},
+    }
+    | documented(
+        "generation_not_found",
+        "artifact_not_found",
+        "invalid_request",
+        "redis_unavailable",
+        "storage_unavailable",
+    ),
+)
+async def image(
+    request: Request,
+    services: ServicesDep,
+    generation: str,
+    index: Annotated[int, Path(ge=0, lt=MAX_IMAGES)],
+) -> Response:
+    """Return a final image, from 0, best first."""
+    record = await jobs.existing(services, generation)
+    if record.result is None or index >= len(record.result.images):
+        raise ProblemError("artifact_not_found", f"The generation has no image {index} (yet).")
+    extension = record.request.output_format
+    return await artifact(request, services, image_path(generation, index, extension), f"image/{extension}")
+
+
+@router.get(
+    "/previews/{seq}",
+    response_class=Response,
+    responses={
+        200: {"content": {"image/png": {}}},
+        304: {"description": "unchanged since `If-None-Match`"},
+    }
+    | documented(
+        "generation_not_found",
+        "artifact_not_found",
+        "invalid_request",
+        "redis_unavailable",
+        "storage_unavailable",
+    ),
+)
+async def preview(request: Request, services: ServicesDep, generation: str, seq: Sequence) -> Response:
+    """Return the picture of a `level` event; a preview the event has not announced is not there."""
+    record = await jobs.existing(services, generation)
+    if seq > record.events:
+        raise ProblemError("artifact_not_found", f"The generation has no preview {seq} (yet).")
+    return await artifact(request, services, preview_path(generation, seq), "image/png")
+
+
+async def artifact(request: Request, services: ServicesDep, path: str, media_type: str) -> Response:
+    """Answer with a file of the artifact store, which never changes."""
+    content = await services.artifacts.read(path)
+    if content is None:
+        raise ProblemError("artifact_not_found", "The artifact store does not have this file.")
+    return conditional(request, content, media_type, {"Cache-Control": IMMUTABLE})

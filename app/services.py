@@ -1,0 +1,54 @@
+"""What the routes share: opened once when the server starts, closed when it stops."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from app.artifacts import Artifacts
+from app.enqueue import Enqueuer
+from app.store import Store, connect
+from contracts.settings import Settings
+
+
+@dataclass(frozen=True)
+class Services:
+    """The server's settings and its two stores."""
+
+    settings: Settings
+    store: Store
+    enqueuer: Enqueuer
+    artifacts: Artifacts
+
+
+@asynccontextmanager
+async def opened(settings: Settings, redis_url: str) -> AsyncIterator[Services]:
+    """Open the stores for the life of the server; Redis may be away and come back."""
+    redis = connect(redis_url)
+    # A submission is not sent twice behind the client's back: it gets a 503 and decides itself.
+    queueing = Redis.from_url(
+        redis_url, socket_connect_timeout=2, socket_timeout=5, retry=Retry(NoBackoff(), 0)
+    )
+    try:
+        yield Services(
+            settings=settings,
+            store=Store(redis),
+            enqueuer=Enqueuer(queueing, settings),
+            artifacts=Artifacts(settings.artifacts),
+        )
+    finally:
+        queueing.close()
+        await redis.aclose()
+
+
+def services_of(request: Request) -> Services:
+    """Return the services of the app that serves a request."""
+    return cast("Services", request.state.services)
+
+
+ServicesDep = Annotated[Services, Depends(services_of)]

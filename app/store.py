@@ -1,0 +1,180 @@
+"""Jobs, events and workers as Redis holds them."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from rq import Queue
+from rq.job import Job
+
+from contracts.beats import WorkerBeat
+from contracts.events import EVENT_FIELD, FINAL_EVENTS, Event
+from contracts.jobs import Record, Status
+from contracts.keys import (
+    JOBS_KEY,
+    WORKERS_KEY,
+    events_key,
+    idempotency_key,
+    job_key,
+    queue_name,
+    worker_key,
+)
+from contracts.transitions import DELETE_SCRIPT, WRITE_SCRIPT, write_args, write_keys
+
+MAX_CONNECTIONS = 10_000
+BLOCK_MS = 10_000
+READ_COUNT = 500
+TYPE_MARK = '"type":"'
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One published event: its number, its type, and its JSON as stored."""
+
+    seq: int
+    type: str
+    text: str
+
+    @property
+    def final(self) -> bool:
+        """Whether no event follows."""
+        return self.type in FINAL_EVENTS
+
+
+def connect(url: str) -> Redis:
+    """Return a client that connects when it is first used and tries again briefly."""
+    pool = ConnectionPool.from_url(
+        url,
+        decode_responses=True,
+        max_connections=MAX_CONNECTIONS,
+        socket_connect_timeout=2,
+        socket_timeout=2 + BLOCK_MS / 1000,
+        retry=Retry(ExponentialBackoff(cap=0.2, base=0.05), retries=2),
+    )
+    return Redis.from_pool(pool)
+
+
+class Store:
+    """Read jobs and change them, each change in one atomic step."""
+
+    def __init__(self, redis: Redis) -> None:
+        """Use a client made by `connect`."""
+        # redis-py's types describe its sync and async forms at once and fit neither.
+        self.redis: Any = redis
+
+    async def ping(self) -> None:
+        """Raise RedisError where Redis is away."""
+        await self.redis.ping()
+
+    async def record(self, generation: str) -> Record | None:
+        """Return a job, or None where there is none."""
+        fields = await self.redis.hgetall(job_key(generation))
+        return Record.from_hash(fields) if fields else None
+
+    async def records(self, generations: Sequence[str]) -> list[Record]:
+        """Return those of the jobs that exist, in the order given."""
+        pipeline = self.redis.pipeline(transaction=False)
+        for generation in generations:
+            pipeline.hgetall(job_key(generation))
+        return [Record.from_hash(fields) for fields in await pipeline.execute() if fields]
+
+    async def statuses(self, generations: Sequence[str]) -> list[str | None]:
+        """Return the status of each job, None where there is none."""
+        pipeline = self.redis.pipeline(transaction=False)
+        for generation in generations:
+            pipeline.hget(job_key(generation), "status")
+        return await pipeline.execute()
+
+    async def newest(self, count: int, before: str | None = None) -> list[str]:
+        """Return ids from the newest down, from the one just older than `before`."""
+        ceiling = f"({before}" if before else "+"
+        return await self.redis.zrevrangebylex(JOBS_KEY, ceiling, "-", start=0, num=count)
+
+    async def queue_positions(self, records: Sequence[Record]) -> list[int | None]:
+        """Return how many generations wait ahead of each job, None for those that do not wait."""
+        pipeline = self.redis.pipeline(transaction=False)
+        for record in records:
+            pipeline.lpos(waiting_key(record.request.model), record.id)
+        return await pipeline.execute()
+
+    async def queue_length(self, model: str) -> int:
+        """Return how many generations wait for a model."""
+        return await self.redis.llen(waiting_key(model))
+
+    async def write(
+        self,
+        generation: str,
+        *,
+        allowed: Iterable[Status],
+        status: Status | None = None,
+        fields: Mapping[str, str] | None = None,
+        events: Iterable[Event] = (),
+    ) -> tuple[bool, str]:
+        """Change a job if its status allows; return whether it did, and the status afterwards."""
+        keys = write_keys(generation)
+        args = write_args(allowed=allowed, status=status, fields=fields, events=events)
+        applied, after, _last = await self.redis.eval(WRITE_SCRIPT, len(keys), *keys, *args)
+        return bool(applied), after
+
+    async def withdraw(self, record: Record) -> None:
+        """Take a job out of the queue, unless a worker has it already (it will find the job canceled)."""
+        removed = await self.redis.lrem(waiting_key(record.request.model), 1, record.id)
+        if removed:
+            await self.redis.delete(Job.key_for(record.id))
+
+    async def delete(self, record: Record, allowed: Iterable[Status]) -> tuple[bool, str]:
+        """Forget a job if its status allows; return whether it did, and the status afterwards."""
+        keys = [*write_keys(record.id), JOBS_KEY, Job.key_for(record.id)]
+        if record.idempotency_key:
+            keys.append(idempotency_key(record.idempotency_key))
+        args = [record.id, ",".join(allowed)]
+        applied, after = await self.redis.eval(DELETE_SCRIPT, len(keys), *keys, *args)
+        return bool(applied), after
+
+    async def events(self, generation: str) -> list[Entry]:
+        """Return all events published so far."""
+        entries = await self.redis.xrange(events_key(generation))
+        return [entry_of(entry_id, fields) for entry_id, fields in entries]
+
+    async def follow(self, generation: str, after: int) -> AsyncIterator[list[Entry]]:
+        """Yield events from `after` on as they are published, and an empty list in each quiet interval.
+
+        Ends after the final event, or when the job is deleted.
+        """
+        key = events_key(generation)
+        while True:
+            answer = await self.redis.xread({key: f"{after}-0"}, count=READ_COUNT, block=BLOCK_MS)
+            batch = [entry_of(entry_id, fields) for entry_id, fields in answer[0][1]] if answer else []
+            yield batch
+            if batch:
+                after = batch[-1].seq
+            ended = batch[-1].final if batch else await self.nothing_after(generation, after)
+            if ended:
+                return
+
+    async def nothing_after(self, generation: str, after: int) -> bool:
+        """Whether no event with a higher number than `after` will ever come."""
+        fields = await self.redis.hmget(job_key(generation), "status", "events")
+        status, last = fields
+        return status is None or (Status(status).final and int(last) <= after)
+
+    async def workers(self) -> list[WorkerBeat]:
+        """Return the workers that live."""
+        names = sorted(await self.redis.smembers(WORKERS_KEY))
+        beats = await self.redis.mget([worker_key(name) for name in names]) if names else []
+        return [WorkerBeat.model_validate_json(beat) for beat in beats if beat]
+
+
+def waiting_key(model: str) -> str:
+    """RQ's list of the jobs that wait for a model."""
+    return Queue.redis_queue_namespace_prefix + queue_name(model)
+
+
+def entry_of(entry_id: str, fields: Mapping[str, str]) -> Entry:
+    """Read a stream entry; its type is found without parsing the whole of it."""
+    text = fields[EVENT_FIELD]
+    start = text.index(TYPE_MARK) + len(TYPE_MARK)
+    return Entry(seq=int(entry_id.partition("-")[0]), type=text[start : text.index('"', start)], text=text)
