@@ -5,6 +5,7 @@ import json
 from typing import cast
 
 from redis import Redis, WatchError
+from redis.client import Pipeline
 from rq import Queue, Retry
 from rq.serializers import JSONSerializer
 
@@ -73,14 +74,7 @@ class Enqueuer:
         if queue.count >= self.settings.max_queue:
             raise ProblemError("queue_full", f"{self.settings.max_queue} generations wait already.")
         with self.redis.pipeline(transaction=True) as pipeline:
-            if record.idempotency_key:
-                key = idempotency_key(record.idempotency_key)
-                pipeline.watch(key)
-                if pipeline.exists(key):
-                    raise WatchError
-                pipeline.multi()
-                entry = json.dumps({"id": record.id, "body": body})
-                pipeline.set(key, entry, ex=IDEMPOTENCY_TTL_SECONDS)
+            self.begin(pipeline, record, body)
             keys = write_keys(record.id)
             pipeline.hset(job_key(record.id), mapping=cast("dict", record.to_hash()))
             args = write_args(allowed=[Status.QUEUED], events=[Queued()])
@@ -98,6 +92,19 @@ class Enqueuer:
             )
             pipeline.execute()
         return record.id
+
+    def begin(self, pipeline: Pipeline, record: Record, body: str) -> None:
+        """Open the transaction, and claim the job's idempotency key in it if it has one."""
+        if record.idempotency_key is None:
+            pipeline.multi()
+            return
+        key = idempotency_key(record.idempotency_key)
+        pipeline.watch(key)
+        if pipeline.exists(key):
+            raise WatchError
+        pipeline.multi()
+        entry = json.dumps({"id": record.id, "body": body})
+        pipeline.set(key, entry, ex=IDEMPOTENCY_TTL_SECONDS)
 
     def retry(self) -> Retry | None:
         """RQ's retries: one fewer than the executions allowed, at once."""

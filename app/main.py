@@ -62,10 +62,13 @@ def create_app(settings: Settings) -> FastAPI:
         version=installed_version(),
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,
     )
     problems.install(app)
-    for module in (generations, outputs, catalogue, health):
-        app.include_router(module.router)
+    routers = [module.router for module in (generations, outputs, catalogue, health)]
+    for router in routers:
+        app.include_router(router)
+    app.state.routes = [route for router in routers for route in router.routes]
     return app
 
 

@@ -6,8 +6,11 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from contracts.errors import ERRORS, ErrorCode, FieldProblem, InvalidRequestError, Problem
 
@@ -15,6 +18,7 @@ logger = logging.getLogger("rollover.app")
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = "2"
+REDIS_AWAY = (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError)
 ROUTING_CODES: Mapping[int, ErrorCode] = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -77,7 +81,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(InvalidRequestError, on_invalid_request)
     app.add_exception_handler(RequestValidationError, on_invalid_parameters)
     app.add_exception_handler(HTTPException, on_routing)
-    app.add_exception_handler(RedisError, on_redis_away)
+    for away in REDIS_AWAY:
+        app.add_exception_handler(away, on_redis_away)
     app.add_exception_handler(Exception, on_defect)
 
 
@@ -105,7 +110,18 @@ async def on_routing(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 (registered for it)
     code = ROUTING_CODES.get(error.status_code, "internal_error")
     detail = f"{request.method} {request.url.path[:200]} is not a route of this server."
-    return problem_response(code, detail, headers=error.headers)
+    headers = {"Allow": ", ".join(allowed_methods(request))} if code == "method_not_allowed" else {}
+    return problem_response(code, detail, headers={**(error.headers or {}), **headers})
+
+
+def allowed_methods(request: Request) -> list[str]:
+    """List what a path allows over all its routes; Starlette's own answer knows the first one only."""
+    found: set[str] = set()
+    for route in request.app.state.routes:
+        match, _ = route.matches(request.scope)
+        if match is not Match.NONE:
+            found |= route.methods
+    return sorted(found)
 
 
 async def on_redis_away(_request: Request, error: Exception) -> Response:

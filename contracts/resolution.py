@@ -97,6 +97,7 @@ def filled_sampler(sampler: SamplerRequest, model: ModelFacts) -> Sampler:
         grid=sampler.grid,
         diffusion=sampler.diffusion,
         diffusion_scale=default_scale(sampler.diffusion) if scale is None else scale,
+        eta=sampler.eta,
     )
 
 

@@ -15,6 +15,7 @@ Grid = Literal["quadratic", "linear"]
 Diffusion = Literal["square", "linear", "constant", "sigma", "sin", "flow_grpo"]
 
 Steps = Annotated[int, Field(ge=1, le=200)]
+Eta = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Scale = Annotated[float, Field(ge=0.0, le=100.0, allow_inf_nan=False)]
 
 
@@ -33,6 +34,7 @@ class SamplerRequest(Strict):
     grid: Grid = "quadratic"
     diffusion: Diffusion = "square"
     diffusion_scale: Scale | None = Field(default=None, description="default 3.0; 0.7 for flow_grpo")
+    eta: Eta = Field(default=1.0, description="noise of kernel ddim: 0 none, 1 the ancestral sampler's")
 
 
 class Sampler(Strict):
@@ -44,6 +46,7 @@ class Sampler(Strict):
     grid: Grid
     diffusion: Diffusion
     diffusion_scale: Scale
+    eta: Eta
 
 
 class BaseParams(Strict):

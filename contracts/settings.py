@@ -11,6 +11,9 @@ from contracts.names import did_you_mean
 from contracts.requests import Caps
 
 
+REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
+
+
 class Settings(BaseSettings):
     """Frozen settings; docs/api.md lists every one with its environment variable."""
 
@@ -43,6 +46,14 @@ class Settings(BaseSettings):
     def split_names(cls, value: object) -> object:
         """Read a comma-separated list."""
         return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("redis_url")
+    @classmethod
+    def scheme_is_redis(cls, value: str | None) -> str | None:
+        """Refuse a URL that no Redis client can open."""
+        if value is not None and not value.startswith(REDIS_SCHEMES):
+            raise ValueError(f"a Redis URL starts with {', '.join(REDIS_SCHEMES)}")
+        return value
 
     @model_validator(mode="after")
     def models_are_known(self) -> Self:

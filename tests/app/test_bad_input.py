@@ -1,0 +1,275 @@
+"""Nothing a client sends is accepted by mistake, makes a 5xx, or is refused without saying where and why."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from redis import Redis
+
+UNKNOWN_ID = "gen_" + "0" * 26
+
+
+def post(client: httpx.Client, body: str | bytes, **headers: str) -> httpx.Response:
+    return client.post(
+        "/v1/generations", content=body, headers={"Content-Type": "application/json", **headers}
+    )
+
+
+def refused(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """Check that an answer is the problem expected, and return it."""
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
+    problem = response.json()
+    assert (problem["status"], problem["code"]) == (status, code)
+    assert problem["type"] == f"urn:rollover:problem:{code}"
+    assert problem["title"]
+    assert problem["detail"]
+    assert "Traceback" not in response.text
+    return problem
+
+
+# what is posted beside the prompt -> (pointer, words of the detail) of the one problem it has
+INVALID: list[tuple[str, str, str]] = [
+    ('"prompt": ""', "/prompt", "at least 1 character"),
+    ('"prompt": "  "', "/prompt", "blank"),
+    ('"prompt": 5', "/prompt", "string"),
+    ('"prompt": null', "/prompt", "string"),
+    (f'"prompt": "{"x" * 2001}"', "/prompt", "at most 2000"),
+    ('"model": "shape"', "/model", "Did you mean 'shapes'?"),
+    ('"model": ["shapes"]', "/model", "string"),
+    ('"reward": "scene_mach"', "/reward", "Did you mean 'scene_match'?"),
+    ('"reward": {"name": "brightnes"}', "/reward/name", "Did you mean 'brightness'?"),
+    ('"reward": ["brightness", "colourfulness"]', "/reward/1", "Did you mean 'colorfulness'?"),
+    ('"reward": {"name": "brightness", "wieght": 1}', "/reward/wieght", "Did you mean 'weight'?"),
+    ('"reward": {"name": "brightness", "params": {"x": 1}}', "/reward/params/x", "Unknown parameter"),
+    ('"reward": {"name": "brightness", "weight": 0}', "/reward", "not be 0"),
+    ('"reward": {"name": "brightness", "weight": NaN}', "/reward/weight", "finite"),
+    ('"reward": {"name": "brightness", "weight": -Infinity}', "/reward/weight", "finite"),
+    ('"reward": {"name": "brightness", "weight": 1e999}', "/reward/weight", "finite"),
+    ('"reward": {"name": "brightness", "weight": "1"}', "/reward/weight", "number"),
+    ('"reward": ["brightness", "brightness"]', "/reward", "twice"),
+    ('"reward": []', "/reward", "empty"),
+    ('"reward": [3]', "/reward/0", "object"),
+    ('"reward": {}', "/reward/name", "required"),
+    ('"held_out": ["scene"]', "/held_out/0", "Unknown reward"),
+    ('"held_out": ["scene_match"]', "/held_out/0", "cannot be held out"),
+    ('"held_out": "scene_exact"', "/held_out", "array"),
+    ('"budget": {"nfe": 0}', "/budget/nfe", "greater than or equal to 1"),
+    ('"budget": {"nfe": -5}', "/budget/nfe", "greater than or equal to 1"),
+    ('"budget": {"nfe": 5001}', "/budget/nfe", "at most 5000"),
+    ('"budget": {"nfe": NaN}', "/budget/nfe", "integer"),
+    ('"budget": {"nfe": 200.5}', "/budget/nfe", "integer"),
+    ('"budget": {"nfe": "200"}', "/budget/nfe", "integer"),
+    ('"budget": {"nfe": true}', "/budget/nfe", "integer"),
+    ('"budget": {"nfe": 9}, "search": {"strategy": "base"}', "/budget/nfe", "needs at least 10 NFE"),
+    ('"budget": {"nfe": 11}, "search": {"strategy": "best_of_n"}, "num_images": 2', "/budget/nfe", "20 NFE"),
+    ('"budget": {"seconds": -1}', "/budget/seconds", "greater than 0"),
+    ('"budget": {"seconds": Infinity}', "/budget/seconds", "finite"),
+    ('"budget": {"target_reward": NaN}', "/budget/target_reward", "finite"),
+    ('"budget": {"patience": 0}', "/budget/patience", "greater than or equal to 1"),
+    ('"budget": {"nef": 100}', "/budget/nef", "Did you mean 'nfe'?"),
+    ('"budget": 200', "/budget", "object"),
+    ('"search": {"strategy": "rfb"}', "/search/strategy", "Did you mean 'rbf'?"),
+    ('"search": {"strategy": 3}', "/search/strategy", "Unknown strategy"),
+    ('"search": "rbf"', "/search", "strategy"),
+    ('"search": {"strategy": "rbf", "chians": 2}', "/search/chians", "Did you mean 'chains'?"),
+    ('"search": {"strategy": "base", "chains": 2}', "/search/chains", "Unknown field"),
+    ('"search": {"chains": 0}', "/search/chains", "greater than or equal to 1"),
+    ('"search": {"mode": "rolover"}', "/search/mode", "Did you mean 'rollover'?"),
+    ('"sampler": {"kernel": "euler"}', "/sampler/kernel", "Must be"),
+    ('"sampler": {"steps": 0}', "/sampler/steps", "greater than or equal to 1"),
+    ('"sampler": {"diffusion_scale": -1}', "/sampler/diffusion_scale", "greater than or equal to 0"),
+    ('"sampler": {"eta": 2}', "/sampler/eta", "less than or equal to 1"),
+    ('"num_images": 0', "/num_images", "greater than or equal to 1"),
+    ('"num_images": 17', "/num_images", "less than or equal to 16"),
+    ('"num_images": 2, "search": {"strategy": "base"}', "/num_images", "best_of_n"),
+    ('"width": -64', "/width", "greater than or equal to 1"),
+    ('"height": 65', "/height", "Must be 64"),
+    ('"width": 128', "/width", "Must be 64"),
+    ('"guidance_scale": 3.5', "/guidance_scale", "null"),
+    ('"seed": -1', "/seed", "greater than or equal to 0"),
+    ('"seed": 9007199254740992', "/seed", "less than or equal to 9007199254740991"),
+    ('"output_format": "gif"', "/output_format", "Must be"),
+    ('"previews": true', "/previews", "Must be"),
+    ('"metadata": {"a": 1}', "/metadata/a", "string"),
+    (f'"metadata": {{"a": "{"x" * 513}"}}', "/metadata/a", "at most 512"),
+    ('"metadata": []', "/metadata", "object"),
+    ('"promt": "x"', "/promt", "Did you mean 'prompt'?"),
+    ('"webhook": {"url": "http://10.0.0.1"}', "/webhook", "Unknown field"),
+    ('"priority": "high"', "/priority", "Unknown field"),
+    ('"baseline": true', "/baseline", "Unknown field"),
+    ('"a/b~c": 1', "/a~1b~0c", "Unknown field"),
+]
+
+
+@pytest.mark.parametrize(("posted", "pointer", "words"), INVALID)
+def test_an_invalid_field_is_pointed_at(
+    client: httpx.Client, redis: Redis, posted: str, pointer: str, words: str
+) -> None:
+    prompt = "" if posted.startswith('"prompt"') else '"prompt": "x", '
+    problem = refused(post(client, f"{{{prompt}{posted}}}"), 422, "invalid_request")
+    [error] = problem["errors"]
+    assert error["pointer"] == pointer
+    assert words in error["detail"]
+    assert redis.zcard("rollover:jobs") == 0
+
+
+def test_every_problem_is_named_at_once(client: httpx.Client) -> None:
+    body = {"prompt": "", "budget": {"nfe": 0}, "search": {"strategy": "x"}, "more": 1}
+    problem = refused(post(client, json.dumps(body)), 422, "invalid_request")
+    assert {e["pointer"] for e in problem["errors"]} == {
+        "/prompt",
+        "/budget/nfe",
+        "/search/strategy",
+        "/more",
+    }
+
+
+def test_what_is_allowed_is_listed(client: httpx.Client) -> None:
+    problem = refused(post(client, '{"prompt": "x", "search": {"strategy": "x"}}'), 422, "invalid_request")
+    assert problem["errors"][0]["allowed"] == ["base", "best_of_n", "rbf"]
+
+
+def test_a_missing_prompt(client: httpx.Client) -> None:
+    problem = refused(post(client, "{}"), 422, "invalid_request")
+    assert problem["errors"] == [{"pointer": "/prompt", "detail": "Is required."}]
+
+
+@pytest.mark.parametrize("body", ["[]", "null", "3", '"x"', "true"])
+def test_a_body_that_is_no_object(client: httpx.Client, body: str) -> None:
+    problem = refused(post(client, body), 422, "invalid_request")
+    assert problem["errors"] == [{"pointer": "", "detail": "Must be a JSON object."}]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b'{"prompt": "x"',
+        b"{'prompt': 'x'}",
+        b'{"prompt": "\xff\xfe"}',
+        b'\xff\xfe{\x00"\x00p\x00',
+        b'{"prompt": "\\ud800"}',
+        b'{"prompt": "x",}',
+        b'{"prompt": "x"} {}',
+        b"[" * 30_000,
+        b'{"seed": ' + b"9" * 6000 + b"}",
+    ],
+)
+def test_malformed_json(client: httpx.Client, body: bytes) -> None:
+    refused(post(client, body), 400, "malformed_json")
+
+
+def test_a_prompt_of_100_kb(client: httpx.Client, redis: Redis) -> None:
+    problem = refused(post(client, json.dumps({"prompt": "x" * 100_000})), 413, "body_too_large")
+    assert "65536" in problem["detail"]
+    assert redis.zcard("rollover:jobs") == 0
+
+
+def test_a_body_too_large_that_does_not_say_its_length(client: httpx.Client) -> None:
+    def chunks() -> Iterator[bytes]:
+        for _ in range(40):
+            yield b" " * 10_000
+
+    headers = {"Content-Type": "application/json"}
+    refused(client.post("/v1/generations", content=chunks(), headers=headers), 413, "body_too_large")
+
+
+def test_a_body_as_large_as_allowed(client: httpx.Client) -> None:
+    body = b'{"prompt": "x"}'.ljust(65536)
+    assert post(client, body).status_code == 202
+    refused(post(client, body + b" "), 413, "body_too_large")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Type": "text/plain"},
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        {"Content-Type": "application/json; charset=utf-16"},
+        {"Content-Type": ""},
+        {"Content-Type": "application/json", "Content-Encoding": "gzip"},
+    ],
+)
+def test_another_media_type(client: httpx.Client, headers: dict[str, str]) -> None:
+    response = client.post("/v1/generations", content=b'{"prompt": "x"}', headers=headers)
+    refused(response, 415, "unsupported_media_type")
+
+
+def test_a_charset_that_says_what_is_so(client: httpx.Client) -> None:
+    body = '{"prompt": "ein Kreis für dich"}'.encode()
+    response = post(client, body, **{"Content-Type": "application/json; charset=UTF-8"})
+    assert response.json()["request"]["prompt"] == "ein Kreis für dich"
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "a b", "\x7f"])
+def test_an_idempotency_key_that_cannot_be_one(client: httpx.Client, key: str) -> None:
+    problem = refused(post(client, '{"prompt": "x"}', **{"Idempotency-Key": key}), 422, "invalid_request")
+    assert problem["errors"][0]["parameter"].lower() == "idempotency-key"
+
+
+@pytest.mark.parametrize("generation", [UNKNOWN_ID, "gen_x", "x", "%00", "..%2f..", "gen_" + "u" * 26, "é"])
+@pytest.mark.parametrize(
+    ("method", "rest"),
+    [
+        ("GET", ""),
+        ("DELETE", ""),
+        ("POST", "/cancel"),
+        ("GET", "/events"),
+        ("GET", "/trace"),
+        ("GET", "/images/0"),
+        ("GET", "/previews/1"),
+    ],
+)
+def test_an_unknown_id(client: httpx.Client, method: str, rest: str, generation: str) -> None:
+    response = client.request(method, f"/v1/generations/{generation}{rest}")
+    assert response.json()["code"] in ("generation_not_found", "not_found")
+    refused(response, 404, response.json()["code"])
+
+
+@pytest.mark.parametrize("path", ["/nope", "/v1", "/v1/generations/", "/v1/generations/x/y/z", "/v2/models"])
+def test_an_unknown_route(client: httpx.Client, path: str) -> None:
+    refused(client.get(path), 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("PUT", "/v1/generations", "GET, POST"),
+        ("PATCH", f"/v1/generations/{UNKNOWN_ID}", "DELETE, GET"),
+        ("GET", f"/v1/generations/{UNKNOWN_ID}/cancel", "POST"),
+        ("POST", "/healthz", "GET"),
+    ],
+)
+def test_another_method(client: httpx.Client, method: str, path: str, allow: str) -> None:
+    response = client.request(method, path)
+    refused(response, 405, "method_not_allowed")
+    assert response.headers["allow"] == allow
+
+
+@pytest.mark.parametrize(
+    ("path", "parameter"),
+    [
+        ("/v1/generations?limit=0", "limit"),
+        ("/v1/generations?limit=101", "limit"),
+        ("/v1/generations?limit=x", "limit"),
+        ("/v1/generations?status=done", "status"),
+        ("/v1/generations?cursor=x", "cursor"),
+        (f"/v1/generations/{UNKNOWN_ID}/events?after=-1", "after"),
+        (f"/v1/generations/{UNKNOWN_ID}/trace?format=xml", "format"),
+        (f"/v1/generations/{UNKNOWN_ID}/images/-1", "index"),
+        (f"/v1/generations/{UNKNOWN_ID}/images/{'9' * 5000}", "index"),
+        (f"/v1/generations/{UNKNOWN_ID}/previews/0", "seq"),
+    ],
+)
+def test_a_parameter_that_cannot_be_used(client: httpx.Client, path: str, parameter: str) -> None:
+    problem = refused(client.get(path), 422, "invalid_request")
+    assert [error["parameter"] for error in problem["errors"]] == [parameter]
+
+
+def test_a_last_event_id_that_is_no_number(client: httpx.Client) -> None:
+    response = client.get(f"/v1/generations/{UNKNOWN_ID}/events", headers={"Last-Event-ID": "x"})
+    problem = refused(response, 422, "invalid_request")
+    assert problem["errors"][0]["parameter"].lower() == "last-event-id"

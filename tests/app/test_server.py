@@ -1,0 +1,128 @@
+"""The catalogue, readiness, the OpenAPI document, and the process itself."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from redis import Redis
+
+from contracts.beats import WorkerState
+from tests.app.hand import Hand, beat
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_job_without_a_worker_stays_queued_and_readyz_says_why(
+    submit: Callable[..., Hand], client: httpx.Client, redis: Redis
+) -> None:
+    hand = submit()
+    response = client.get("/readyz")
+    assert (response.status_code, response.json()["code"]) == (503, "not_ready")
+    assert response.json()["reasons"] == ["No live worker for model 'shapes'."]
+    assert response.headers["retry-after"]
+    assert client.get(f"/v1/generations/{hand.id}").json()["status"] == "queued"
+    beat(redis, WorkerState.LOADING)
+    assert client.get("/readyz").json()["reasons"] == ["The worker for model 'shapes' is still loading it."]
+    assert not client.get("/v1/models").json()["data"][0]["available"]
+    beat(redis, WorkerState.BUSY)
+    assert (client.get("/readyz").status_code, client.get("/readyz").json()) == (200, {"status": "ok"})
+    redis.delete("rollover:worker:w1")
+    assert client.get("/readyz").status_code == 503
+
+
+def test_a_worker_of_another_model_does_not_count(client: httpx.Client, redis: Redis) -> None:
+    beat(redis, WorkerState.READY, model="other")
+    assert client.get("/readyz").status_code == 503
+
+
+def test_models(client: httpx.Client, redis: Redis) -> None:
+    beat(redis, WorkerState.READY, name="w1")
+    beat(redis, WorkerState.READY, name="w2")
+    [model] = client.get("/v1/models").json()["data"]
+    assert (model["id"], model["default"], model["available"], model["workers"]) == ("shapes", True, True, 2)
+    assert model["params"]["properties"]["width"]["maximum"] == 64
+    assert model["params"]["properties"]["guidance_scale"] == {"type": "null"}
+
+
+def test_every_reward_listed_can_be_asked_for(client: httpx.Client) -> None:
+    rewards = client.get("/v1/rewards").json()["data"]
+    assert len(rewards) == 8
+    for reward in rewards:
+        assert reward["params"]["type"] == "object"
+        assert (
+            client.post("/v1/generations", json={"prompt": "x", "reward": reward["name"]}).status_code == 202
+        )
+
+
+def test_every_strategy_listed_can_be_asked_for_with_its_own_defaults(client: httpx.Client) -> None:
+    answer = client.get("/v1/strategies").json()
+    assert [s["name"] for s in answer["data"] if s["default"]] == ["rbf"]
+    for strategy in answer["data"]:
+        search = {name: field["default"] for name, field in strategy["params"]["properties"].items()}
+        response = client.post("/v1/generations", json={"prompt": "x", "search": search})
+        assert response.json()["request"]["search"]["strategy"] == strategy["name"]
+    assert "interpolant" in answer["sampler"]["properties"]
+
+
+def test_healthz_and_the_way_to_the_documentation(client: httpx.Client) -> None:
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/").headers["location"] == "/docs"
+    assert client.get("/docs").status_code == 200
+
+
+def test_openapi_describes_the_body_and_its_references_resolve(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    schemas = document["components"]["schemas"]
+    body = document["paths"]["/v1/generations"]["post"]["requestBody"]["content"]["application/json"][
+        "schema"
+    ]
+    assert schemas[body["$ref"].rpartition("/")[2]]["required"] == ["prompt"]
+    references = set()
+
+    def walk(node: object) -> None:
+        if isinstance(node, dict):
+            references.update([node["$ref"]] if "$ref" in node else [])
+            list(map(walk, node.values()))
+        elif isinstance(node, list):
+            list(map(walk, node))
+
+    walk(document)
+    assert {r.rpartition("/")[2] for r in references} <= set(schemas)
+    assert "LevelEvent" in schemas
+
+
+def test_the_api_needs_no_machine_learning() -> None:
+    heavy = {"torch", "numpy", "diffusers", "transformers"}
+    program = f"import app.main, sys; print(sorted({heavy} & set(sys.modules)))"
+    output = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert output.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({}, "ROLLOVER_REDIS_URL is not set"),
+        ({"ROLLOVER_REDIS_URL": "redis://x", "ROLLOVER_PORT": "x"}, "port"),
+        ({"ROLLOVER_REDIS_URL": "redis://x", "ROLLOVER_MODELS": "shape"}, "Did you mean 'shapes'?"),
+        ({"ROLLOVER_REDIS_URL": "http://x"}, "Redis URL"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_named(environment: dict[str, str], words: str) -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("ROLLOVER_")}
+    outcome = subprocess.run(
+        [sys.executable, "-m", "app"],
+        cwd=ROOT,
+        env=clean | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert outcome.returncode == 2
+    assert words in outcome.stderr
+    assert "Traceback" not in outcome.stderr
