@@ -10,7 +10,6 @@ from contracts.catalogue import MODELS
 from contracts.names import did_you_mean
 from contracts.requests import Caps
 
-
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
 

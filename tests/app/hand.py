@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from redis import Redis
 
@@ -40,14 +41,14 @@ class Hand:
     """Moves one generation along."""
 
     def __init__(self, redis: Redis, artifacts: Path, generation: str) -> None:
-        self.redis = redis
+        self.redis: Any = redis  # its types cover the async client too
         self.artifacts = artifacts
         self.id = generation
         self.seq = 0
 
     @property
     def record(self) -> Record:
-        return Record.from_hash(self.redis.hgetall(job_key(self.id)))  # type: ignore[arg-type]
+        return Record.from_hash(self.redis.hgetall(job_key(self.id)))
 
     def write(
         self,
@@ -58,7 +59,7 @@ class Hand:
     ) -> bool:
         keys = write_keys(self.id)
         args = write_args(allowed=[allowed], status=status, fields=hash_fields(**attributes), events=events)
-        applied, _, self.seq = self.redis.eval(WRITE_SCRIPT, len(keys), *keys, *args)  # type: ignore[misc]
+        applied, _, self.seq = self.redis.eval(WRITE_SCRIPT, len(keys), *keys, *args)
         return bool(applied)
 
     def start(self) -> None:
@@ -107,7 +108,7 @@ class Hand:
         """End the search with one image and a trace of its candidates."""
         self.file(image_path(self.id, 0, self.record.request.output_format), PNG)
         entries = self.redis.xrange(write_keys(self.id)[1])
-        texts = [fields["event"] for _, fields in entries]  # type: ignore[index, union-attr]
+        texts = [fields["event"] for _, fields in entries]
         candidates = [text for text in texts if '"type":"candidate"' in text]
         self.file(trace_path(self.id), "".join(f"{text}\n" for text in candidates).encode())
         final = Completed(nfe_spent=len(candidates), best_reward=0.5)

@@ -1,0 +1,45 @@
+"""docs/api.md says what the code says."""
+
+from pathlib import Path
+from typing import get_args
+
+from contracts.errors import ERRORS, ErrorCode, JobErrorCode
+from contracts.settings import Settings
+
+PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+
+
+def table(heading: str) -> list[list[str]]:
+    """Cells of the rows of the table under a heading."""
+    lines = iter(PAGE.splitlines())
+    assert any(line == heading for line in lines), heading
+    rows = []
+    for line in lines:
+        if line.startswith("|"):
+            rows.append([cell.strip() for cell in line.strip("|").split("|")])
+        elif rows:
+            break
+    return rows[2:]
+
+
+def test_every_error_is_documented() -> None:
+    expected = [
+        [f"`{code}`", str(kind.status or "-"), kind.title, kind.meaning] for code, kind in ERRORS.items()
+    ]
+    assert table("## Errors") == expected
+
+
+def test_the_types_name_the_codes_of_the_table() -> None:
+    assert set(get_args(ErrorCode)) == set(ERRORS)
+    without_status = {code for code, kind in ERRORS.items() if kind.status is None}
+    assert set(get_args(JobErrorCode)) == without_status | {"internal_error"}
+
+
+def test_every_setting_is_documented() -> None:
+    expected = []
+    for name, field in Settings.model_fields.items():
+        default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+        expected.append(
+            [f"`ROLLOVER_{name.upper()}`", "" if default is None else f"`{default}`", field.description]
+        )
+    assert table("## Settings") == expected

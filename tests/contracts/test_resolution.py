@@ -1,0 +1,90 @@
+"""Submissions resolved: complete, stable, and with the arithmetic of the strategies."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts.catalogue import MODELS, REWARD_PARAMS, REWARDS, STRATEGIES
+from contracts.errors import InvalidRequestError
+from contracts.parsing import parse
+from contracts.requests import Caps, ResolvedRequest
+from contracts.resolution import accept, needed_nfe, resolve
+from contracts.search import STRATEGY_PARAMS
+
+
+def test_a_resolved_request_resolves_to_itself() -> None:
+    resolved = accept({"prompt": "x"})
+    assert accept(resolved.model_dump(mode="json")) == resolved
+
+
+def test_a_resolved_request_survives_json() -> None:
+    resolved = accept(
+        {"prompt": "x", "search": {"strategy": "best_of_n"}, "reward": ["brightness", "sharpness"]}
+    )
+    assert ResolvedRequest.model_validate_json(resolved.model_dump_json()) == resolved
+
+
+def test_a_seed_is_drawn_once() -> None:
+    seeds = {accept({"prompt": "x"}).seed for _ in range(20)}
+    assert len(seeds) > 15
+
+
+def test_a_reward_may_be_written_in_three_ways() -> None:
+    ways = ["brightness", {"name": "brightness"}, [{"name": "brightness", "weight": 1}], ["brightness"]]
+    first, *others = [accept({"prompt": "x", "seed": 0, "reward": way}) for way in ways]
+    assert all(other == first for other in others)
+
+
+def test_a_default_held_out_reward_gives_way_to_one_that_steers() -> None:
+    assert accept({"prompt": "x", "reward": "scene_exact"}).held_out == ()
+    assert accept({"prompt": "x", "reward": "brightness"}).held_out == ("scene_exact",)
+
+
+def test_a_model_the_server_does_not_run_is_unknown_to_it() -> None:
+    with pytest.raises(InvalidRequestError, match="/model: Unknown model 'shapes'"):
+        resolve(parse({"prompt": "x", "model": "shapes"}), models=["other"])
+
+
+def test_caps() -> None:
+    with pytest.raises(InvalidRequestError, match="at most 100"):
+        accept({"prompt": "x", "budget": {"nfe": 101}}, caps=Caps(max_nfe=100))
+    with pytest.raises(InvalidRequestError, match="at most 3 characters"):
+        accept({"prompt": "four"}, caps=Caps(max_prompt_chars=3))
+
+
+SEARCHES = st.one_of(
+    st.just({"strategy": "base"}),
+    st.fixed_dictionaries({"strategy": st.just("best_of_n"), "steps": st.integers(1, 20)}),
+    st.fixed_dictionaries(
+        {
+            "strategy": st.just("rbf"),
+            "mode": st.sampled_from(["upstream", "rollover"]),
+            "chains": st.integers(1, 6),
+            "initial_noises": st.integers(1, 40),
+        }
+    ),
+)
+
+
+@given(search=SEARCHES, steps=st.integers(2, 20))
+def test_exactly_the_nfe_needed_is_accepted_and_one_fewer_is_not(
+    search: dict[str, object], steps: int
+) -> None:
+    body = {"prompt": "x", "search": search, "sampler": {"steps": steps}}
+    needed = needed_nfe(accept(body | {"budget": {"nfe": 5000}}))
+    assert accept(body | {"budget": {"nfe": needed}}).budget.nfe == needed
+    if needed > 1:
+        with pytest.raises(InvalidRequestError, match=f"needs at least {needed} NFE"):
+            accept(body | {"budget": {"nfe": needed - 1}})
+
+
+def test_the_tables_agree() -> None:
+    assert set(STRATEGIES) == set(STRATEGY_PARAMS)
+    assert set(REWARDS) == set(REWARD_PARAMS)
+    for name, model in MODELS.items():
+        assert model.id == name
+        assert model.reward in REWARDS
+        assert set(model.held_out) <= set(REWARDS)
+        for size in (model.width, model.height):
+            assert size.minimum <= size.default <= size.maximum
+            assert size.default % size.multiple == 0

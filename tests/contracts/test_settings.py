@@ -1,0 +1,43 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from contracts.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"ROLLOVER_{name.upper()}", raising=False)
+
+
+def test_defaults() -> None:
+    settings = Settings()
+    assert settings.artifacts == str(Path("var") / "artifacts")
+    assert settings.models == ("shapes",)
+    assert (settings.host, settings.redis_url) == ("127.0.0.1", None)
+
+
+def test_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROLLOVER_MODELS", "shapes")
+    monkeypatch.setenv("ROLLOVER_MAX_NFE", "100")
+    monkeypatch.setenv("ROLLOVER_ARTIFACTS_URL", "s3://bucket/prefix")
+    settings = Settings()
+    assert settings.caps.max_nfe == 100
+    assert settings.artifacts == "s3://bucket/prefix"
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        Settings().port = 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("MODELS", "shape"), ("MODELS", ""), ("PORT", "70000"), ("REDIS_URL", "http://x"), ("MAX_NFE", "0")],
+)
+def test_a_value_that_cannot_be(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"ROLLOVER_{name}", value)
+    with pytest.raises(ValidationError, match=name.lower() if name != "MODELS" else "model"):
+        Settings()
