@@ -56,7 +56,8 @@ class NoParams(Strict):
 class RewardFacts(Facts):
     """What a client needs to know of a reward.
 
-    A weighted sum uses (score - mean) / scale of each reward, with these constants and no batch statistics.
+    What a search maximises is the sum of weight x (score - mean) / scale over its rewards, one or several,
+    with these constants and no batch statistics.
     """
 
     name: str
@@ -99,19 +100,27 @@ MODELS: Mapping[str, ModelFacts] = MappingProxyType(
 )
 
 
-def weight_free(name: str, title: str, maximum: float | None, minimum: float | None = 0.0) -> RewardFacts:
+def weight_free(
+    name: str,
+    title: str,
+    *,
+    minimum: float | None = 0.0,
+    maximum: float | None = None,
+    differentiable: bool = True,
+    scale: float = 1.0,
+) -> RewardFacts:
     """Facts of a reward that is a formula over pixels: no weights, any model."""
     return RewardFacts(
         name=name,
         title=title,
         minimum=minimum,
         maximum=maximum,
-        differentiable=False,
+        differentiable=differentiable,
         weights=None,
         licence="Apache-2.0",
         models=None,
         mean=0.0,
-        scale=1.0,
+        scale=scale,
     )
 
 
@@ -153,11 +162,23 @@ REWARDS: Mapping[str, RewardFacts] = MappingProxyType(
                 differentiable=False,
                 weights=None,
             ),
-            weight_free("compressibility", "Minus the size as JPEG, in kilobytes", 0.0, None),
-            weight_free("incompressibility", "The size as JPEG, in kilobytes", None),
-            weight_free("brightness", "Mean luma", 1.0),
-            weight_free("colorfulness", "Hasler and Suesstrunk's colourfulness", None),
-            weight_free("sharpness", "Mean absolute Laplacian of luma", None),
+            weight_free(
+                "compressibility",
+                "Minus the size as JPEG at quality 95, in kilobytes",
+                minimum=None,
+                maximum=0.0,
+                differentiable=False,
+            ),
+            weight_free(
+                "incompressibility", "The size as JPEG at quality 95, in kilobytes", differentiable=False
+            ),
+            weight_free("brightness", "Mean luma", maximum=1.0),
+            weight_free(
+                "colorfulness",
+                "Hasler and Suesstrunk's M3: 15 slightly, 59 quite, 109 extremely",
+                scale=100.0,
+            ),
+            weight_free("sharpness", "Mean modified Laplacian of the luma"),
         )
     }
 )

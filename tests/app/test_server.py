@@ -1,6 +1,8 @@
 """The catalogue, readiness, the OpenAPI document, and the process itself."""
 
 import os
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -126,3 +128,25 @@ def test_settings_that_cannot_be_used_are_named(environment: dict[str, str], wor
     assert outcome.returncode == 2
     assert words in outcome.stderr
     assert "Traceback" not in outcome.stderr
+
+
+def test_the_process_serves_and_ends_at_a_signal(redis_url: str, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {
+        "ROLLOVER_REDIS_URL": redis_url,
+        "ROLLOVER_PORT": str(port),
+        "ROLLOVER_DATA_DIR": str(tmp_path),
+    }
+    with subprocess.Popen([sys.executable, "-m", "app"], cwd=ROOT, env=os.environ | environment) as process:
+        try:
+            health = httpx.Client(
+                base_url=f"http://127.0.0.1:{port}", transport=httpx.HTTPTransport(retries=8)
+            )
+            with health:
+                assert health.get("/healthz").json() == {"status": "ok"}
+            process.terminate()
+            assert process.wait(10) in (0, -signal.SIGTERM)
+        finally:
+            process.kill()

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from redis import Redis
 
-from contracts.jobs import Status
+from contracts.jobs import Status, new_id
 from tests.app.hand import Hand
 
 Submit = Callable[..., Hand]
@@ -92,6 +92,36 @@ def test_lists_filter_by_status(submit: Submit, client: httpx.Client) -> None:
         "data": [],
         "next_cursor": None,
     }
+
+
+def test_a_rare_status_is_found_over_several_pages(
+    submit: Submit, client: httpx.Client, redis: Redis
+) -> None:
+    rare = submit()
+    rare.start()
+    rare.finish()
+    with redis.pipeline() as pipeline:
+        for _ in range(1500):
+            newer = new_id()
+            pipeline.hset(f"rollover:job:{newer}", "status", "queued")
+            pipeline.zadd("rollover:jobs", {newer: 0})
+        pipeline.execute()
+    first = client.get("/v1/generations?status=succeeded").json()
+    assert first["data"] == []
+    second = client.get(
+        "/v1/generations", params={"status": "succeeded", "cursor": first["next_cursor"]}
+    ).json()
+    assert [job["id"] for job in second["data"]] == [rare.id]
+    assert second["next_cursor"] is None
+
+
+def test_a_defect_shows_no_stack_trace(submit: Submit, client: httpx.Client, redis: Redis) -> None:
+    hand = submit()
+    redis.hset(f"rollover:job:{hand.id}", "progress", "broken")
+    response = client.get(f"/v1/generations/{hand.id}")
+    assert (response.status_code, response.json()["code"]) == (500, "internal_error")
+    assert response.headers["content-type"] == "application/problem+json"
+    assert "broken" not in response.text
 
 
 def test_cancel_a_queued_job(submit: Submit, client: httpx.Client, redis: Redis) -> None:

@@ -205,3 +205,12 @@ def test_a_job_stored_is_whole_json(submit: Callable[..., Hand], redis: Redis) -
     hand = submit(metadata={"note": "ünï\u2028code"})
     stored: Any = redis.hget(f"rollover:job:{hand.id}", "request")
     assert json.loads(stored)["metadata"] == {"note": "ünï\u2028code"}
+
+
+def test_redis_behind_a_unix_socket(tmp_path: Path) -> None:
+    socket = tmp_path / "valkey.sock"
+    with ValkeyServer(port=0, unix_socket_path=socket):
+        settings = Settings(redis_url=f"unix://{socket}", data_dir=tmp_path)
+        with serving(settings) as url, httpx.Client(base_url=url) as client:
+            job = client.post("/v1/generations", json={"prompt": "x"}).json()
+            assert client.get(job["urls"]["get"]).json() == job

@@ -1,15 +1,15 @@
 """Submissions resolved: complete, stable, and with the arithmetic of the strategies."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.catalogue import MODELS, REWARD_PARAMS, REWARDS, STRATEGIES
-from contracts.errors import InvalidRequestError
+from contracts.errors import FieldProblem, InvalidRequestError
 from contracts.parsing import parse
-from contracts.requests import Caps, ResolvedRequest
+from contracts.requests import Budget, Caps, GenerationRequest, ResolvedRequest, RewardTerm
 from contracts.resolution import accept, needed_nfe, resolve
-from contracts.search import STRATEGY_PARAMS
+from contracts.search import STRATEGY_PARAMS, SamplerRequest
 
 
 def test_a_resolved_request_resolves_to_itself() -> None:
@@ -88,3 +88,48 @@ def test_the_tables_agree() -> None:
         for size in (model.width, model.height):
             assert size.minimum <= size.default <= size.maximum
             assert size.default % size.multiple == 0
+
+
+FIELDS = st.sampled_from(
+    sorted(
+        {
+            *GenerationRequest.model_fields,
+            *Budget.model_fields,
+            *RewardTerm.model_fields,
+            *SamplerRequest.model_fields,
+            *(name for params in STRATEGY_PARAMS.values() for name in params.model_fields),
+        }
+    )
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(FIELDS | st.text(max_size=5), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=500)
+@given(body=st.dictionaries(FIELDS, JSON, max_size=5), prompt=st.text(min_size=1) | JSON)
+def test_whatever_is_posted_is_accepted_or_refused_with_reasons(
+    body: dict[str, object], prompt: object
+) -> None:
+    payload = {"prompt": "x"} | body | {"prompt": prompt}
+    problems = problems_of(payload)
+    if problems is None:
+        resolved = accept(payload)
+        assert accept(resolved.model_dump(mode="json")) == resolved
+    else:
+        tops = {(problem.pointer or "").split("/")[1] for problem in problems}
+        assert tops
+        assert tops <= set(payload) | set(GenerationRequest.model_fields)
+
+
+def problems_of(payload: object) -> list[FieldProblem] | None:
+    """What is wrong with a submission; None where nothing is."""
+    try:
+        accept(payload)
+    except InvalidRequestError as error:
+        return error.problems
+    return None

@@ -1,0 +1,47 @@
+"""The facts and the arithmetic repeated in contracts are those of the packages that do the work."""
+
+import pytest
+
+from contracts.catalogue import MODELS, REWARDS
+from contracts.resolution import accept
+from contracts.search import STRATEGY_PARAMS
+from models import registry
+from models.rewards.protocol import Facts
+from sampling.sampler import Sampler
+from sampling.strategies import STRATEGIES, make_strategy
+
+SEARCHES = [
+    {"strategy": "base"},
+    {"strategy": "best_of_n"},
+    {"strategy": "best_of_n", "steps": 3},
+    {"strategy": "rbf"},
+    {"strategy": "rbf", "mode": "upstream"},
+    {"strategy": "rbf", "chains": 5, "initial_noises": 3, "width": 4, "accept": "best"},
+    {"strategy": "rbf", "chains": 5, "initial_noises": 3, "mode": "upstream"},
+    {"strategy": "rbf", "finish_steps": 0},
+    {"strategy": "rbf", "finish_steps": 7, "chains": 1, "initial_noises": 1},
+]
+
+
+@pytest.mark.parametrize("search", SEARCHES, ids=str)
+@pytest.mark.parametrize("steps", [2, 4, 10])
+def test_the_least_nfe_is_that_of_the_strategy(search: dict[str, object], steps: int) -> None:
+    resolved = accept({"prompt": "x", "budget": {"nfe": 5000}, "search": search, "sampler": {"steps": steps}})
+    parameters = resolved.search.model_dump(exclude={"strategy"})
+    strategy = make_strategy(resolved.search.strategy, parameters)
+    sampler = Sampler(**resolved.sampler.model_dump())
+    assert resolved.search.minimum_nfe(resolved.sampler) == strategy.minimum_nfe(sampler)
+
+
+def test_the_names_are_those_of_the_registries() -> None:
+    assert set(STRATEGY_PARAMS) == set(STRATEGIES)
+    assert set(MODELS) == set(registry.MODELS)
+    assert set(REWARDS) == set(registry.REWARDS)
+
+
+@pytest.mark.parametrize("name", sorted(REWARDS))
+def test_the_facts_are_those_of_the_reward(name: str) -> None:
+    facts: Facts = registry.imported(registry.REWARDS[name]).facts
+    stated = REWARDS[name]
+    assert (stated.minimum, stated.maximum) == (facts.minimum, facts.maximum)
+    assert stated.differentiable == facts.differentiable
