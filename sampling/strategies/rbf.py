@@ -1,0 +1,343 @@
+"""Rollover Budget Forcing (arXiv 2503.19385, section 5 and algorithm 2), its authors' way and ours.
+
+A chain walks down the grid. At each level it draws children of its latent; the first that beats the chain's
+best reward r* becomes its latent at once, and the draws it did not need roll over to the next level. If the
+quota is spent with no such child, the chain goes on from the best child of the level. The arithmetic of one
+chain is in rollover.py; this file batches the chains, fills the initial pool and finishes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from sampling import kernels
+from sampling.events import Candidate, Decision, Level, Round
+from sampling.interpolants import LINEAR, Interpolant
+from sampling.ledger import Ledger
+from sampling.prediction import stack
+from sampling.problem import Problem
+from sampling.sampler import Sampler
+from sampling.state import Address, State, chunks, draw_noise, evaluate, keep_best, record
+from sampling.strategies.rollover import Accept, Chain, Plan, start_chain, take
+from sampling.strategy import check_budget
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RbfState(State):
+    """Progress of a search.
+
+    Args:
+        pool_drawn: initial noises scored.
+        starts: the initial noises that the chains will start from, best of those scored.
+        chains: one each, empty until the pool is complete.
+        finishing: the latest candidate of the finish; None before it.
+        finish_times: times that the finish has still to visit.
+    """
+
+    pool_drawn: int = 0
+    starts: tuple[Candidate, ...] = ()
+    chains: tuple[Chain, ...] = ()
+    finishing: Candidate | None = None
+    finish_times: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rbf:
+    """The parameters of a search.
+
+    Args:
+        mode: "rollover" spends the budget exactly, finishes at t = 0 and returns the best of the run.
+            "upstream" does as the authors' program: a pool for each chain, a quota laid out over ``steps``
+            levels of which the last is never reached, one draw at a time, a stop when nfe + chains >=
+            budget, and the best one-step prediction among the chains' present levels as the result.
+        chains: walked side by side and evaluated together, at least 1.
+        initial_noises: scored at t = 1 before the first level, at least 1: in all for "rollover", for each
+            chain for "upstream".
+        width: children of a chain evaluated at once, at least 1; "upstream" has 1.
+        accept: which of them a chain takes: "first" decides as width 1 does, "best" takes the best
+            improving one.
+        finish_steps: evaluations of the finish, at least 0, reserved when the budget is laid out.
+            "upstream" has no finish.
+        start: "best": every chain starts from the best noise; "top": chain i from the i-th best. "upstream"
+            starts every chain from the best of its own pool.
+    """
+
+    name: ClassVar[str] = "rbf"
+
+    mode: Literal["rollover", "upstream"] = "rollover"
+    chains: int = 2
+    initial_noises: int = 25
+    width: int = 1
+    accept: Accept = "first"
+    finish_steps: int = 4
+    start: Literal["best", "top"] = "best"
+
+    def __post_init__(self) -> None:
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is one of {', '.join(known)}, and was {getattr(self, name)!r}")
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is at least {least}, and was {getattr(self, name)}")
+        if self.upstream and self.width != 1:
+            raise ValueError(f"upstream draws one child at a time; width was {self.width}")
+        if self.start == "top" and self.initial_noises < self.chains and not self.upstream:
+            raise ValueError(
+                f"{self.chains} chains cannot start from the top of {self.initial_noises} noises"
+            )
+
+    @property
+    def upstream(self) -> bool:
+        """Whether this is the authors' way."""
+        return self.mode == "upstream"
+
+    @property
+    def pool(self) -> int:
+        """Initial noises over all chains."""
+        return self.initial_noises * (self.chains if self.upstream else 1)
+
+    @property
+    def reserve(self) -> int:
+        """NFE kept for the finish."""
+        return 0 if self.upstream else self.finish_steps
+
+    def levels(self, sampler: Sampler) -> int:
+        """Levels that the quota is laid out over: those with draws, and upstream one never reached."""
+        if sampler.steps < 2:
+            raise ValueError("rbf needs a sampler of at least 2 steps: with 1 there is no level to draw at")
+        return sampler.steps if self.upstream else sampler.steps - 1
+
+    def minimum_nfe(self, sampler: Sampler) -> int:
+        """Pool and finish, and one draw at every level of every chain."""
+        return self.pool + self.reserve + self.levels(sampler) * self.chains
+
+    def plan(self, problem: Problem) -> Plan:
+        """The budget laid out."""
+        left = problem.nfe - self.pool - self.reserve
+        # Upstream's rounds go on while nfe + chains < budget.
+        spend = (left - 1) // self.chains * self.chains if self.upstream else left
+        share, more = divmod(spend, self.chains)
+        return Plan(
+            pool=self.pool,
+            base_quota=left // (self.levels(problem.sampler) * self.chains),
+            shares=tuple(share + (index < more) for index in range(self.chains)),
+            last_level=problem.sampler.steps - 2,
+        )
+
+    def init(self, problem: Problem) -> Round[RbfState]:
+        """The initial noises, or the first ``max_batch`` of them."""
+        check_budget(self, problem)
+        return _fill_pool(self, problem, RbfState(ledger=Ledger(problem.nfe)))
+
+    def step(self, problem: Problem, state: RbfState) -> Round[RbfState]:
+        """More of the pool, or children for every chain that has a share left, or a step of the finish."""
+        if not state.chains:
+            return _fill_pool(self, problem, state)
+        if any(chain.share for chain in state.chains):
+            return _draw_children(self, problem, state)
+        return _finish(self, problem, state)
+
+    def finished(self, problem: Problem, state: RbfState) -> bool:
+        """When every share and the finish are spent."""
+        del problem
+        if not state.chains or any(chain.share for chain in state.chains):
+            return False
+        return self.reserve == 0 or (state.finishing is not None and not state.finish_times)
+
+    def unspent(self, problem: Problem, state: RbfState) -> str | None:
+        """Only upstream leaves some."""
+        del problem
+        if state.ledger.nfe_left == 0:
+            return None
+        return f"upstream stops when the NFE spent and its {self.chains} chains together reach the budget"
+
+
+_CHOICES = {"mode": ("rollover", "upstream"), "accept": ("first", "best"), "start": ("best", "top")}
+_LEAST = {"chains": 1, "initial_noises": 1, "width": 1, "finish_steps": 0}
+
+
+def _fill_pool(rbf: Rbf, problem: Problem, state: RbfState) -> Round[RbfState]:
+    part = chunks(rbf.pool - state.pool_drawn, problem.max_batch)[0]
+    numbers = range(rbf.pool)[state.pool_drawn :][part]
+    # (chain, level, draw): in the shared pool of rollover every noise is chain 0's.
+    places = [(number // rbf.initial_noises, 0, number % rbf.initial_noises) for number in numbers]
+    addresses = [Address(chain=c, level=level, draw=draw, t=1.0, t_next=1.0) for c, level, draw in places]
+    state, scored = evaluate(problem, state, draw_noise(problem, places), addresses)
+    candidates = tuple(replace(candidate, decision=Decision.INITIAL) for candidate in scored)
+    state = replace(
+        record(problem, state, candidates),
+        pool_drawn=state.pool_drawn + len(candidates),
+        starts=_starts(rbf, (*state.starts, *candidates)),
+    )
+    if state.pool_drawn < rbf.pool:
+        return Round(state, candidates)
+    return _start_chains(rbf, problem, state, candidates)
+
+
+def _starts(rbf: Rbf, noises: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """The best of each chain's pool upstream, the best ``chains`` of the one pool in rollover."""
+    if not rbf.upstream:
+        return keep_best(noises, rbf.chains)
+    pools = [[noise for noise in noises if noise.chain == chain] for chain in range(rbf.chains)]
+    return tuple(best for pool in pools for best in keep_best(pool, 1))
+
+
+def _start_chains(
+    rbf: Rbf, problem: Problem, state: RbfState, candidates: tuple[Candidate, ...]
+) -> Round[RbfState]:
+    plan = rbf.plan(problem)
+    spread = rbf.upstream or rbf.start == "top"
+    starts = [state.starts[index if spread else 0] for index in range(rbf.chains)]
+    chains = tuple(start_chain(plan, index, start) for index, start in enumerate(starts))
+    levels = tuple(
+        Level(
+            chain=chain.index,
+            level=0,
+            t=1.0,
+            reward=chain.best_reward,
+            best_reward=chain.best_reward,
+            draws=rbf.initial_noises,
+            quota=rbf.initial_noises,
+            carried=0,
+            candidate=chain.current.nfe,
+        )
+        for chain in chains
+    )
+    state = replace(state, chains=chains, starts=(), levels=state.levels + levels)
+    return Round(state, candidates, levels)
+
+
+def _draw_children(rbf: Rbf, problem: Problem, state: RbfState) -> Round[RbfState]:
+    plan, times = rbf.plan(problem), problem.sampler.times
+    # One entry a child: its chain (before the round) and its number among the draws at this level.
+    drawn = [
+        (chain, chain.draws + ahead) for chain in state.chains for ahead in range(min(rbf.width, chain.room))
+    ]
+    addresses = [
+        Address(
+            chain=chain.index,
+            level=chain.level + 1,
+            draw=draw,
+            t=times[chain.level],
+            t_next=times[chain.level + 1],
+            parent=chain.current.nfe,
+            quota=chain.quota,
+            carried=chain.carried,
+        )
+        for chain, draw in drawn
+    ]
+    x = _children(problem, [chain.current for chain, _ in drawn], addresses)
+    state, children = evaluate(problem, state, x, addresses)
+    chains: list[Chain] = []
+    candidates: list[Candidate] = []
+    levels: list[Level] = []
+    for chain in state.chains:
+        own = [child for child in children if child.chain == chain.index]
+        if not own:
+            chains.append(chain)
+            continue
+        moved, decisions, level = take(plan, chain, own, rbf.accept)
+        decided = {c.nfe: replace(c, decision=d) for c, d in zip(own, decisions, strict=True)}
+        chains.append(moved)
+        candidates += decided.values()
+        levels += [level] if level else []
+    unused = sum(candidate.decision is Decision.UNUSED for candidate in candidates)
+    state = replace(
+        record(problem, state, candidates),
+        ledger=state.ledger.unused(unused),
+        chains=tuple(chains),
+        levels=(*state.levels, *levels),
+    )
+    if rbf.upstream:
+        state = replace(state, best=_upstream_best(state.chains)[: problem.keep])
+    return Round(state, tuple(candidates), tuple(levels))
+
+
+def _children(problem: Problem, parents: Sequence[Candidate], addresses: Sequence[Address]) -> Tensor:
+    """One step of the sampler's kernel for each parent, from its known prediction: no NFE."""
+    r = [address.t for address in addresses]
+    r_next = [address.t_next for address in addresses]
+    z = None
+    if any(kernels.is_stochastic(problem.sampler, *step) for step in zip(r, r_next, strict=True)):
+        z = draw_noise(problem, [(address.chain, address.level, address.draw) for address in addresses])
+    return _step(problem.sampler, parents, r, r_next, z)
+
+
+def _step(
+    sampler: Sampler,
+    parents: Sequence[Candidate],
+    r: Sequence[float],
+    r_next: Sequence[float],
+    z: Tensor | None,
+) -> Tensor:
+    x = torch.stack([parent.x for parent in parents])
+    prediction = stack([parent.prediction for parent in parents])
+    return kernels.step(sampler, x, prediction, r, r_next, z)
+
+
+def _upstream_best(chains: Sequence[Chain]) -> tuple[Candidate, ...]:
+    """The best of each chain's present level, best first.
+
+    A chain that has just gone down has none until its next draw; if all have, it is what chain 0 went down
+    to.
+    """
+    standing = [chain.level_best for chain in chains if chain.level_best is not None]
+    return tuple(sorted(standing, key=lambda c: -c.reward)) or (chains[0].current,)
+
+
+def finish_times(path: Interpolant, r: float, steps: int) -> tuple[float, ...]:
+    """The times of ``path`` that ``steps`` evaluations between r and the data visit.
+
+    Uniform in the time of the linear path, where the model's own sampler is; the step to t = 0 that follows
+    the last is the predicted data itself and costs nothing.
+    """
+    t = LINEAR.time_at_ratio(path.at(r).ratio)
+    visits = [t * (1 - i / (steps + 1)) for i in range(1, steps + 1)]
+    return tuple(path.time_at_ratio(LINEAR.at(visit).ratio) for visit in visits)
+
+
+def _finish(rbf: Rbf, problem: Problem, state: RbfState) -> Round[RbfState]:
+    """One deterministic step towards t = 0 from the best of the run, scored like any other candidate."""
+    parent = state.finishing or state.best[0]
+    times = state.finish_times or finish_times(problem.sampler.path, parent.t_next, rbf.finish_steps)
+    address = Address(
+        chain=parent.chain,
+        level=problem.sampler.steps,
+        draw=rbf.finish_steps - len(times),
+        t=parent.t_next,
+        t_next=times[0],
+        parent=parent.nfe,
+    )
+    # Whatever was searched with, DDIM without noise walks the linear path's ODE.
+    sampler = replace(problem.sampler, kernel="ddim", eta=0.0)
+    x = _step(sampler, [parent], [address.t], [address.t_next], None)
+    best_before = state.best_reward
+    state, (scored,) = evaluate(problem, state, x, [address])
+    improved = best_before is not None and scored.reward > best_before
+    candidate = replace(scored, decision=Decision.IMPROVED if improved else Decision.REJECTED)
+    levels = () if times[1:] else (_finish_level(rbf, candidate),)
+    state = replace(
+        record(problem, state, [candidate]),
+        finishing=candidate,
+        finish_times=times[1:],
+        levels=state.levels + levels,
+    )
+    return Round(state, (candidate,), levels)
+
+
+def _finish_level(rbf: Rbf, candidate: Candidate) -> Level:
+    """The end of the finish: t = 0 is where its last prediction stands."""
+    return Level(
+        chain=candidate.chain,
+        level=candidate.level,
+        t=0.0,
+        reward=candidate.reward,
+        best_reward=candidate.best_reward,
+        draws=rbf.finish_steps,
+        quota=rbf.finish_steps,
+        carried=0,
+        candidate=candidate.nfe,
+    )
