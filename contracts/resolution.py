@@ -8,7 +8,15 @@ from contracts.errors import FieldProblem, InvalidRequestError
 from contracts.names import did_you_mean
 from contracts.parsing import parse, pointer, posted_path, reward_params_problems
 from contracts.requests import Caps, GenerationRequest, ResolvedRequest, RewardTerm
-from contracts.search import BaseParams, BestOfNParams, Sampler, SamplerRequest, SearchParams, default_scale
+from contracts.search import (
+    BaseParams,
+    BestOfNParams,
+    RbfParams,
+    Sampler,
+    SamplerRequest,
+    SearchParams,
+    default_scale,
+)
 
 
 def accept(
@@ -56,6 +64,7 @@ def resolve(
         *size_problems("/width", resolved.width, model.width),
         *size_problems("/height", resolved.height, model.height),
         *guidance_problems(resolved.guidance_scale, model),
+        *rbf_problems(resolved),
         *image_problems(resolved),
         *budget_problems(resolved, caps or Caps()),
     ]
@@ -105,6 +114,8 @@ def filled_search(search: SearchParams, sampler: Sampler) -> SearchParams:
     """Fill in parameters whose default depends on the sampler."""
     if isinstance(search, BestOfNParams) and search.steps is None:
         return BestOfNParams(steps=sampler.steps)
+    if isinstance(search, RbfParams):
+        return search.model_copy(update={"finish_steps": search.finish})
     return search
 
 
@@ -197,10 +208,36 @@ def guidance_problems(scale: float | None, model: ModelFacts) -> list[FieldProbl
     return [FieldProblem(pointer="/guidance_scale", detail=f"Must be {limits} for model '{model.id}'.")]
 
 
+def rbf_problems(resolved: ResolvedRequest) -> list[FieldProblem]:
+    """The parameters of rbf fit each other: nothing is accepted that the search would not heed."""
+    search = resolved.search
+    if not isinstance(search, RbfParams):
+        return []
+    rules = [
+        (resolved.sampler.steps >= 2, "/sampler/steps", "Must be at least 2 for strategy 'rbf'."),
+        (not search.upstream or search.width == 1, "/search/width", "Must be 1 in mode 'upstream'."),
+        (not search.upstream or search.finish == 0, "/search/finish_steps", "Must be 0 in mode 'upstream'."),
+        (
+            not search.upstream or search.start == "best",
+            "/search/start",
+            "Must be 'best' in mode 'upstream'.",
+        ),
+        (
+            search.start == "best" or search.initial_noises >= search.chains,
+            "/search/initial_noises",
+            "Must be at least the number of chains with start 'top'.",
+        ),
+    ]
+    return [FieldProblem(pointer=place, detail=detail) for holds, place, detail in rules if not holds]
+
+
 def image_problems(resolved: ResolvedRequest) -> list[FieldProblem]:
-    """One deterministic run makes one image."""
-    if isinstance(resolved.search, BaseParams) and resolved.num_images > 1:
-        detail = "Must be 1 for strategy 'base', which makes one run; 'best_of_n' makes several."
+    """A search that ends with one picture makes one image."""
+    single = isinstance(resolved.search, BaseParams) or (
+        isinstance(resolved.search, RbfParams) and resolved.search.upstream
+    )
+    if single and resolved.num_images > 1:
+        detail = "Must be 1 for strategy 'base' and for mode 'upstream', which end with one picture."
         return [FieldProblem(pointer="/num_images", detail=detail)]
     return []
 

@@ -70,23 +70,50 @@ class BestOfNParams(Strict):
         return self.steps or sampler.steps
 
 
+DEFAULT_FINISH_STEPS = 4
+
+
 class RbfParams(Strict):
-    """Rollover Budget Forcing (arXiv 2503.19385)."""
+    """Rollover Budget Forcing (arXiv 2503.19385).
+
+    Mode `rollover` spends the budget exactly, finishes at t = 0 and returns the best of the run; `upstream`
+    does as the authors' program: one draw at a time, a pool of noises for each chain, no finish, one image.
+    """
 
     strategy: Literal["rbf"] = "rbf"
     mode: Literal["upstream", "rollover"] = "rollover"
     chains: int = Field(default=2, ge=1, le=64)
-    initial_noises: int = Field(default=25, ge=1, le=5000)
-    width: int = Field(default=1, ge=1, le=64, description="children drawn at once by each chain")
+    initial_noises: int = Field(
+        default=25,
+        ge=1,
+        le=5000,
+        description="scored before the first level: in all, or upstream for each chain",
+    )
+    width: int = Field(default=1, ge=1, le=64, description="children drawn at once by each chain; upstream 1")
     accept: Literal["first", "best"] = "first"
-    finish_steps: int = Field(
-        default=2, ge=0, le=50, description="deterministic steps that end the best path (mode rollover)"
+    finish_steps: int | None = Field(
+        default=None, ge=0, le=50, description="evaluations of the finish; default 4; upstream has none"
+    )
+    start: Literal["best", "top"] = Field(
+        default="best", description="all chains from the best noise, or chain i from the i-th best"
     )
 
+    @property
+    def upstream(self) -> bool:
+        """Whether this is the authors' way."""
+        return self.mode == "upstream"
+
+    @property
+    def finish(self) -> int:
+        """Evaluations of the finish."""
+        default = 0 if self.upstream else DEFAULT_FINISH_STEPS
+        return default if self.finish_steps is None else self.finish_steps
+
     def minimum_nfe(self, sampler: Sampler) -> int:
-        """NFE of the initial noises, one draw for each chain at each level, and the reserved finish."""
-        finish = self.finish_steps if self.mode == "rollover" else 0
-        return self.initial_noises + self.chains * sampler.steps + finish
+        """NFE of the initial noises, the finish, and one draw for each chain at each level."""
+        pool = self.initial_noises * (self.chains if self.upstream else 1)
+        levels = sampler.steps if self.upstream else sampler.steps - 1
+        return pool + self.finish + self.chains * levels
 
 
 DEFAULT_STRATEGY = "rbf"

@@ -47,7 +47,8 @@ def test_a_prompt_alone_is_enough_and_every_default_is_stored(client: httpx.Clie
             "initial_noises": 25,
             "width": 1,
             "accept": "first",
-            "finish_steps": request["search"]["finish_steps"],
+            "finish_steps": 4,
+            "start": "best",
         },
         "sampler": {
             "interpolant": "vp",

@@ -1,8 +1,11 @@
 """The facts and the arithmetic repeated in contracts are those of the packages that do the work."""
 
+from typing import Any
+
 import pytest
 
 from contracts.catalogue import MODELS, REWARDS
+from contracts.errors import InvalidRequestError
 from contracts.resolution import accept
 from contracts.search import STRATEGY_PARAMS
 from models import registry
@@ -16,11 +19,37 @@ SEARCHES = [
     {"strategy": "best_of_n", "steps": 3},
     {"strategy": "rbf"},
     {"strategy": "rbf", "mode": "upstream"},
-    {"strategy": "rbf", "chains": 5, "initial_noises": 3, "width": 4, "accept": "best"},
+    {"strategy": "rbf", "chains": 5, "initial_noises": 3, "width": 4, "accept": "best", "start": "best"},
     {"strategy": "rbf", "chains": 5, "initial_noises": 3, "mode": "upstream"},
     {"strategy": "rbf", "finish_steps": 0},
     {"strategy": "rbf", "finish_steps": 7, "chains": 1, "initial_noises": 1},
 ]
+
+
+REFUSED = [
+    {"mode": "upstream", "width": 2},
+    {"start": "top", "chains": 3, "initial_noises": 2},
+    {"chains": 0},
+    {"initial_noises": 0},
+    {"width": 0},
+    {"finish_steps": -1},
+    {"mode": "other"},
+    {"accept": "other"},
+    {"start": "other"},
+]
+
+
+@pytest.mark.parametrize("parameters", REFUSED, ids=str)
+def test_what_rbf_refuses_is_refused_at_submission(parameters: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"\d|one of"):
+        make_strategy("rbf", parameters)
+    with pytest.raises(InvalidRequestError, match="/search/"):
+        accept({"prompt": "x", "search": {"strategy": "rbf", **parameters}})
+
+
+def test_the_defaults_are_those_of_the_strategy() -> None:
+    parameters = accept({"prompt": "x"}).search.model_dump(exclude={"strategy"})
+    assert make_strategy("rbf", parameters) == make_strategy("rbf")
 
 
 @pytest.mark.parametrize("search", SEARCHES, ids=str)

@@ -1,9 +1,11 @@
 """docs/api.md says what the code says."""
 
+import json
 from pathlib import Path
 from typing import get_args
 
 from contracts.errors import ERRORS, ErrorCode, JobErrorCode
+from contracts.resolution import accept
 from contracts.settings import Settings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
@@ -43,3 +45,8 @@ def test_every_setting_is_documented() -> None:
             [f"`ROLLOVER_{name.upper()}`", "" if default is None else f"`{default}`", field.description]
         )
     assert table("## Settings") == expected
+
+
+def test_the_submission_shown_is_accepted_as_it_stands() -> None:
+    shown = json.loads(PAGE.split("```json\n")[1].split("```")[0])
+    assert accept(shown).model_dump(mode="json") == shown
