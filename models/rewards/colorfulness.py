@@ -10,18 +10,18 @@ from models.rewards.protocol import Facts
 
 
 class Colorfulness:
-    """The metric M3 of Hasler and Suesstrunk, "Measuring colourfulness in natural images", 2003 (equation 6).
+    """The metric M3 of Hasler and Suesstrunk, "Measuring colourfulness in natural images", 2003.
 
     With rg = R - G and yb = (R + G) / 2 - B over the pixels, on the paper's scale of 0 to 255: the length of
     their standard deviations, plus .3 times the length of their means. The paper reads 0 as not colourful, 15
-    slightly, 33 moderately, 45 averagely, 59 quite, 82 highly and 109 extremely; no picture passes 298.
+    slightly, 33 moderately, 45 averagely, 59 quite, 82 highly and 109 extremely colourful.
     """
 
     facts: ClassVar[Facts] = Facts(
         minimum=0.0,
-        maximum=298.0,  # sd^2 + mean^2 <= 1.25 (255^2), hence M <= 255 sqrt(1.25 (1 + .3^2))
+        maximum=None,
         differentiable=True,
-        source="Hasler and Suesstrunk 2003, doi 10.1117/12.477378, equation 6",
+        source="Hasler and Suesstrunk 2003, doi 10.1117/12.477378",
     )
 
     def __init__(self, device: torch.device | str = "cpu") -> None:

@@ -16,8 +16,8 @@ class Facts:
     """What is known of a reward without calling it.
 
     Attributes:
-        minimum: least score; None: unbounded below.
-        maximum: greatest score; None: unbounded above.
+        minimum: least score; None: no bound that says anything.
+        maximum: greatest score; None: no bound that says anything.
         differentiable: whether gradients flow from the scores to the pictures.
         source: where the formula comes from.
         weights: the weights it loads and their licence; None: it loads none.

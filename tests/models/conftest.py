@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,18 +36,19 @@ def tokenizer(length: int) -> PreTrainedTokenizerFast:
 
 
 def vae() -> AutoencoderKL:
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(8, 8, 8),
-        norm_num_groups=4,
-        latent_channels=4,
-        mid_block_add_attention=False,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-        scaling_factor=0.9,
-        shift_factor=0.1,
-    )
+    config: dict[str, Any] = {
+        "down_block_types": ["DownEncoderBlock2D"] * 3,
+        "up_block_types": ["UpDecoderBlock2D"] * 3,
+        "block_out_channels": [8, 8, 8],
+        "norm_num_groups": 4,
+        "latent_channels": 4,
+        "mid_block_add_attention": False,
+        "use_quant_conv": False,
+        "use_post_quant_conv": False,
+        "scaling_factor": 0.9,
+        "shift_factor": 0.1,
+    }
+    return AutoencoderKL(**config)
 
 
 def transformer(*, guidance_embeds: bool) -> FluxTransformer2DModel:
@@ -90,15 +92,16 @@ def make_flux(folder: Path, *, guidance_embeds: bool = False, dtype: torch.dtype
     """Save a tiny FLUX.1 with random weights, the same ones each time."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        pipeline = FluxPipeline(
-            scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),
-            vae=vae(),
-            text_encoder=clip(),
-            tokenizer=tokenizer(16),
-            text_encoder_2=t5(),
-            tokenizer_2=tokenizer(16),
-            transformer=transformer(guidance_embeds=guidance_embeds),
-        )
+        parts: dict[str, Any] = {
+            "scheduler": FlowMatchEulerDiscreteScheduler(shift=1.0),
+            "vae": vae(),
+            "text_encoder": clip(),
+            "tokenizer": tokenizer(16),
+            "text_encoder_2": t5(),
+            "tokenizer_2": tokenizer(16),
+            "transformer": transformer(guidance_embeds=guidance_embeds),
+        }
+    pipeline = FluxPipeline(**parts)
     pipeline.to(dtype).save_pretrained(folder)
     return folder
 

@@ -1,0 +1,286 @@
+"""The modular backend against the family's own pipelines."""
+
+import json
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import FluxPipeline
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from models.backend import ModelLoadError
+from models.modular import ModularBackend, ModularSession
+from models.registry import MODELS, load_entry
+
+PROMPT = "two red circle"
+STEPS = 4
+SHAPES = MODELS["shapes"]
+SIZES = {"tiny": (48, 32), "shapes": (64, 64)}
+
+# The bundled model is tested too wherever it is there; its own tests demand it.
+repositories = pytest.mark.parametrize(
+    "repository", ["tiny", "shapes"] if SHAPES.source.is_dir() else ["tiny"], scope="module"
+)
+
+
+@pytest.fixture(scope="module")
+def repository(request: pytest.FixtureRequest) -> str:
+    return getattr(request, "param", "tiny")
+
+
+@pytest.fixture(scope="module")
+def folder(repository: str, tiny_flux: Path) -> Path:
+    return tiny_flux if repository == "tiny" else SHAPES.source
+
+
+@pytest.fixture(scope="module")
+def backend(folder: Path) -> ModularBackend:
+    loaded = load_entry(SHAPES.__class__(source=folder, inputs={"max_sequence_length": 16}))
+    assert isinstance(loaded, ModularBackend)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def session(backend: ModularBackend, repository: str) -> ModularSession:
+    return backend.prepare(PROMPT, *SIZES[repository])
+
+
+@pytest.fixture(scope="module")
+def flux(folder: Path) -> Any:  # noqa: ANN401 the pipeline's own annotations are wrong
+    pipeline = FluxPipeline.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def noise(batch: int, session: ModularSession) -> Tensor:
+    return torch.randn(batch, *session.latent_shape, generator=torch.Generator().manual_seed(batch))
+
+
+def euler(session: ModularSession, x: Tensor, sigmas: Tensor) -> Tensor:
+    for sigma, sigma_next in pairwise(sigmas):
+        x = x + (sigma_next - sigma) * session.velocity(x, sigma.expand(len(x)))
+    return x
+
+
+def arguments(repository: str, latents: Tensor, output_type: str) -> dict[str, Any]:
+    width, height = SIZES[repository]
+    return {
+        "prompt": PROMPT,
+        "width": width,
+        "height": height,
+        "num_inference_steps": STEPS,
+        "num_images_per_prompt": len(latents),
+        "max_sequence_length": 16,
+        "latents": latents,
+        "output_type": output_type,
+    }
+
+
+@repositories
+@pytest.mark.parametrize("batch", [1, 3])
+def test_an_euler_loop_is_the_flux_pipeline(
+    session: ModularSession, flux: Any, repository: str, batch: int
+) -> None:
+    x = noise(batch, session)
+    theirs = flux(**arguments(repository, x, "latent")).images
+    pictures = flux(**arguments(repository, x, "pt")).images
+    ours = euler(session, x, flux.scheduler.sigmas)
+    assert torch.equal(ours, theirs)
+    # Our decoder's weights lie channels-last in memory, which sums in another order.
+    torch.testing.assert_close(session.decode(ours), pictures, rtol=0, atol=1e-5)
+
+
+@repositories
+@pytest.mark.parametrize("batch", [1, 3])
+def test_an_euler_loop_is_the_modular_pipeline(
+    backend: ModularBackend, session: ModularSession, repository: str, batch: int
+) -> None:
+    x = noise(batch, session)
+    theirs = backend.pipeline(**arguments(repository, x, "pt"), output="images")
+    ours = session.decode(euler(session, x, backend.pipeline.scheduler.sigmas))
+    # The modular loop embeds one time for the whole batch, we one for each row.
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0 if batch == 1 else 1e-5)
+
+
+@repositories
+def test_rows_at_different_times_do_not_see_each_other(session: ModularSession) -> None:
+    x, t = noise(4, session), torch.tensor([1.0, 0.7, 0.31, 0.0])
+    together = session.velocity(x, t)
+    alone = torch.cat([session.velocity(x[i : i + 1], t[i : i + 1]) for i in range(4)])
+    assert together.dtype == torch.float32
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(session.velocity(x, t.flip(0)), together, atol=1e-3)
+
+
+@repositories
+def test_decoding_in_chunks_is_decoding_the_whole(session: ModularSession, repository: str) -> None:
+    x0 = noise(5, session)
+    whole = session.decode(x0)
+    chunks = torch.cat([session.decode(x0[:2]), session.decode(x0[2:])])
+    width, height = SIZES[repository]
+    assert whole.shape == (5, 3, height, width)
+    assert whole.dtype == torch.float32
+    assert whole.is_contiguous()
+    assert 0 <= whole.min() < whole.max() <= 1
+    torch.testing.assert_close(whole, chunks, rtol=0, atol=1e-5)
+
+
+def test_calls_leave_no_trace_in_the_next_one(backend: ModularBackend, session: ModularSession) -> None:
+    x, t = noise(3, session), torch.tensor([0.9, 0.5, 0.1])
+    first, picture = session.velocity(x, t), session.decode(x)
+    other = backend.prepare("blue square", 64, 32)
+    other.velocity(noise(3, other), t.flip(0))
+    session.velocity(noise(2, session), t[:2])
+    session.velocity(-x, t.flip(0))
+    assert torch.equal(session.velocity(x, t), first)
+    assert torch.equal(session.decode(x), picture)
+
+
+def test_a_prompt_is_encoded_once_and_matters(backend: ModularBackend, session: ModularSession) -> None:
+    calls: list[int] = []
+    hook = backend.pipeline.text_encoder_2.register_forward_hook(lambda *_: calls.append(1))
+    other = backend.prepare("a blue square", *SIZES["tiny"])
+    x, t = noise(3, session), torch.full((3,), 0.8)
+    velocity = other.velocity(x, t)
+    other.velocity(x[:1], t[:1])
+    other.decode(x)
+    hook.remove()
+    assert len(calls) == 1
+    assert not torch.allclose(velocity, session.velocity(x, t), atol=1e-4)
+
+
+def test_nothing_is_drawn_from_the_global_generator(backend: ModularBackend) -> None:
+    before = torch.get_rng_state()
+    session = backend.prepare(PROMPT, 32, 32)
+    session.velocity(noise(2, session), torch.ones(2))
+    session.decode(noise(2, session))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_empty_prompt_draws(backend: ModularBackend) -> None:
+    session = backend.prepare("", 32, 32)
+    assert torch.isfinite(session.velocity(noise(1, session), torch.ones(1))).all()
+
+
+@pytest.mark.parametrize("scale", [1.0, 5.0, None])
+def test_guidance_by_embedding_is_the_flux_pipelines(
+    tmp_path: Path, flux_maker: Callable[..., Path], scale: float | None
+) -> None:
+    folder = flux_maker(tmp_path / "dev", guidance_embeds=True)
+    backend = load(folder, max_sequence_length=16)
+    session = backend.prepare(PROMPT, *SIZES["tiny"], guidance_scale=scale)
+    assert session.forwards_per_nfe == 1
+    flux: Any = FluxPipeline.from_pretrained(folder, local_files_only=True)
+    flux.set_progress_bar_config(disable=True)
+    x = noise(2, session)
+    given = {} if scale is None else {"guidance_scale": scale}
+    theirs = flux(**arguments("tiny", x, "latent"), **given).images
+    assert torch.equal(euler(session, x, flux.scheduler.sigmas), theirs)
+    other = backend.prepare(PROMPT, *SIZES["tiny"], guidance_scale=2.5).velocity(x, torch.ones(2))
+    assert not torch.equal(session.velocity(x, torch.ones(2)), other)
+
+
+def test_weights_stored_in_half_run_in_single(tmp_path: Path, flux_maker: Callable[..., Path]) -> None:
+    folder = flux_maker(tmp_path / "half", dtype=torch.float16)
+    backend = load(folder)
+    parts = ("transformer", "vae", "text_encoder", "text_encoder_2")
+    assert {getattr(backend.pipeline, part).dtype for part in parts} == {torch.float32}
+
+
+@pytest.mark.parametrize(("width", "height"), [(0, 32), (-32, 32), (32, 36), (33, 32)])
+def test_a_size_the_model_cannot_draw_is_refused(backend: ModularBackend, width: int, height: int) -> None:
+    with pytest.raises(ValueError, match=r"(width|height) is -?\d+ pixels: .* multiple of 8"):
+        backend.prepare(PROMPT, width, height)
+
+
+def test_latents_and_times_of_the_wrong_shape_are_refused(session: ModularSession) -> None:
+    x = noise(2, session)
+    with pytest.raises(ValueError, match="latents have shape"):
+        session.velocity(x[:, 1:], torch.ones(2))
+    with pytest.raises(ValueError, match="latents have shape"):
+        session.decode(x[:0])
+    with pytest.raises(ValueError, match="one for each of 2 latents"):
+        session.velocity(x, torch.tensor(0.5))
+
+
+def load(folder: Path, **inputs: object) -> ModularBackend:
+    return ModularBackend.load(folder, device="cpu", dtype=torch.float32, inputs=inputs)
+
+
+def edit_index(folder: Path, **changes: object) -> None:
+    index = folder / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | changes))
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError, match="nowhere: there is no such folder"):
+        load(tmp_path / "nowhere")
+
+
+def test_a_folder_without_an_index_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadError, match=r"model_index\.json"):
+        load(tmp_path)
+
+
+def test_a_pipeline_that_is_not_modular_is_refused(tmp_path: Path, flux_maker: Callable[..., Path]) -> None:
+    folder = flux_maker(tmp_path / "other")
+    edit_index(folder, _class_name="LattePipeline")
+    with pytest.raises(ModelLoadError, match="text2image"):
+        load(folder)
+
+
+def test_a_family_that_guides_by_further_passes_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusion3Pipeline"}))
+    with pytest.raises(ModelLoadError, match="StableDiffusion3ModularPipeline guides by further"):
+        load(tmp_path)
+
+
+def test_a_component_of_the_wrong_class_is_named(tmp_path: Path, flux_maker: Callable[..., Path]) -> None:
+    folder = flux_maker(tmp_path / "wrong")
+    edit_index(folder, transformer=["diffusers", "SD3Transformer2DModel"])
+    with pytest.raises(ModelLoadError, match="transformer should be a FluxTransformer2DModel"):
+        load(folder)
+
+
+def test_a_missing_component_is_named(tmp_path: Path, flux_maker: Callable[..., Path]) -> None:
+    folder = flux_maker(tmp_path / "gap")
+    (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(ModelLoadError, match="vae could not be loaded"):
+        load(folder)
+
+
+@pytest.mark.parametrize("part", ["transformer", "text_encoder_2"])
+def test_a_corrupt_file_is_named(tmp_path: Path, flux_maker: Callable[..., Path], part: str) -> None:
+    folder = flux_maker(tmp_path / "corrupt")
+    [weights] = (folder / part).glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ModelLoadError, match=f"{part} could not be loaded"):
+        load(folder)
+
+
+@pytest.mark.parametrize("part", ["transformer", "text_encoder"])
+def test_pickled_weights_are_refused(tmp_path: Path, flux_maker: Callable[..., Path], part: str) -> None:
+    folder = flux_maker(tmp_path / "pickle")
+    [weights] = (folder / part).glob("*.safetensors")
+    name = "pytorch_model.bin" if part == "text_encoder" else "diffusion_pytorch_model.bin"
+    torch.save(load_file(weights), weights.with_name(name))
+    weights.unlink()
+    with pytest.raises(ModelLoadError, match=f"{part} could not be loaded .weights only from safetensors"):
+        load(folder)
+
+
+@pytest.mark.parametrize("part", ["transformer", "text_encoder_2"])
+def test_weights_that_lack_a_tensor_are_refused(
+    tmp_path: Path, flux_maker: Callable[..., Path], part: str
+) -> None:
+    folder = flux_maker(tmp_path / "lacking")
+    [weights] = (folder / part).glob("*.safetensors")
+    tensors = load_file(weights)
+    lost = max(tensors)
+    save_file({name: t for name, t in tensors.items() if name != lost}, weights, metadata={"format": "pt"})
+    with pytest.raises(ModelLoadError, match=f"{part} .*lacks .*{lost}"):
+        load(folder)
