@@ -226,6 +226,17 @@ def test_every_round_has_a_result_and_the_caller_may_stop() -> None:
         assert one.state.ledger.nfe_spent == one.candidates[-1].nfe
 
 
+def test_model_and_reward_run_in_inference_mode() -> None:
+    modes: list[bool] = []
+
+    def velocity(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        modes.append(torch.is_inference_mode_enabled())
+        return MIXTURE.velocity(x, t)
+
+    done = rounds("rbf", {}, replace(problem(60), velocity=velocity))
+    assert modes == [True] * len(done)
+
+
 def test_the_caller_is_not_left_in_inference_mode() -> None:
     for _ in search(problem(40), make_strategy("rbf", {"initial_noises": 5})):
         assert not torch.is_inference_mode_enabled()

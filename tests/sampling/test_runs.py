@@ -22,6 +22,16 @@ def test_base_is_eulers_method_on_the_models_own_path() -> None:
     torch.testing.assert_close(only.prediction.x0, x[0], rtol=1e-5, atol=1e-5)
 
 
+def test_each_step_of_a_stochastic_run_has_noise_of_its_own() -> None:
+    """DDIM at eta 1 on the linear path: from t = 1, x' = (1 - t') x0 + t' z."""
+    walk = {"kernel": "ddim", "steps": 2}
+    *_, last = candidates(rounds("best_of_n", {**walk, "batch": 3}, problem(6, seed=3)))
+    noise = AddressedNoise(3, (2,))
+    x = noise.draw(2, 0, 0)[None]
+    x0 = x - MIXTURE.velocity(x, torch.tensor([1.0]))
+    torch.testing.assert_close(last.x, (0.5 * x0 + 0.5 * noise.draw(2, 1, 0))[0])
+
+
 def test_base_says_what_it_left() -> None:
     made = problem(12)
     done = rounds("base", {}, made)
