@@ -1,0 +1,151 @@
+"""The resident engine: one model and its rewards, loaded once and warm for every job."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from contracts.catalogue import MODELS, REWARDS
+from contracts.jobs import Provenance
+from contracts.requests import ResolvedRequest
+from models import registry
+from models.backend import FlowBackend
+from models.rewards.composite import Composite, Part
+from models.rewards.protocol import Reward, checked_score
+from sampling.events import Round
+from sampling.problem import Problem
+from sampling.sampler import Sampler
+from sampling.search import search
+from sampling.state import State
+from sampling.strategies import make_strategy
+from sampling.strategy import Strategy
+from workers.failures import ModelFailedError, RewardFailedError
+from workers.meter import Clock, Metered, device_wait
+from workers.provenance import device_name, library_versions, reward_versions, weights_sha256
+from workers.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Search:
+    """One request, ready to run: `rounds` runs it, and the rest tells of it."""
+
+    request: ResolvedRequest
+    problem: Problem
+    strategy: Strategy[Any]
+    clock: Clock
+    held_out: dict[str, Reward]
+    provenance: Provenance
+
+    def rounds(self) -> Iterator[Round[State]]:
+        """The search, round by round; the caller stops it by not asking for more."""
+        return search(self.problem, self.strategy)
+
+    def judge(self, images: Tensor) -> dict[str, list[float]]:
+        """The held-out rewards of final pictures [b, 3, h, w], which never steered."""
+        with self.clock.time("reward", RewardFailedError):
+            return {
+                name: checked_score(name, reward, images, self.request.prompt).tolist()
+                for name, reward in self.held_out.items()
+            }
+
+
+@dataclass
+class Engine:
+    """A loaded model; rewards are loaded when first named and then kept. One thread uses it."""
+
+    model: str
+    backend: FlowBackend
+    device: torch.device
+    weights: str
+    _rewards: dict[str, Reward] = field(default_factory=dict[str, Reward])
+
+    @classmethod
+    def load(cls, model: str, settings: WorkerSettings) -> Self:
+        """Load a model and the rewards that its jobs use by default.
+
+        Raises:
+            models.registry.UnknownNameError: no such model.
+            models.backend.ModelLoadError: its files are missing or not what they should be.
+        """
+        entry = registry.lookup("model", model, registry.MODELS)
+        entry = replace(entry, source=settings.model_paths.get(model, entry.source))
+        device = torch.device(chosen_device(settings.device))
+        engine = cls(model, registry.load_entry(entry, device), device, weights_sha256(entry.source))
+        engine.preload()
+        return engine
+
+    def preload(self) -> None:
+        """Load the default rewards. One that fails is logged and fails only the jobs that name it."""
+        for name in (MODELS[self.model].reward, *MODELS[self.model].held_out):
+            try:
+                self.reward(name)
+            except Exception:
+                log.exception("The reward %s could not be loaded; jobs that name it will fail.", name)
+
+    def reward(self, name: str) -> Reward:
+        """A reward, loaded on first use."""
+        if name not in self._rewards:
+            self._rewards[name] = registry.load_reward(name, self.device)
+        return self._rewards[name]
+
+    def open(self, request: ResolvedRequest) -> Search:
+        """Make a request ready: encode its prompt, fetch its rewards. The time goes to `load`.
+
+        Raises:
+            workers.failures.JobFailedError: the model or a reward could not be made ready.
+        """
+        clock = Clock(device_wait(self.device))
+        with clock.time("load", RewardFailedError):
+            rewards = {term.name: self.reward(term.name) for term in request.reward}
+            held_out = {name: self.reward(name) for name in request.held_out}
+        with clock.time("load", ModelFailedError):
+            session = self.backend.prepare(
+                request.prompt, request.width, request.height, request.guidance_scale
+            )
+        metered = Metered(session, composite(request, rewards), request.prompt, clock)
+        problem = Problem(
+            velocity=metered.velocity,
+            score=metered.score,
+            shape=session.latent_shape,
+            seed=request.seed,
+            nfe=request.budget.nfe,
+            sampler=Sampler(**request.sampler.model_dump()),
+            forwards_per_nfe=session.forwards_per_nfe,
+            keep=request.num_images,
+            device=self.device,
+        )
+        strategy = make_strategy(request.search.strategy, request.search.model_dump(exclude={"strategy"}))
+        provenance = self._provenance(request, rewards | held_out)
+        return Search(request, problem, strategy, clock, held_out, provenance)
+
+    def _provenance(self, request: ResolvedRequest, rewards: dict[str, Reward]) -> Provenance:
+        return Provenance(
+            model=self.model,
+            weights_sha256=self.weights,
+            rewards=reward_versions(rewards),
+            libraries=library_versions(),
+            device=device_name(self.device),
+            seed=request.seed,
+            mode=getattr(request.search, "mode", None),
+        )
+
+
+def composite(request: ResolvedRequest, rewards: dict[str, Reward]) -> Composite:
+    """The weighted sum that steers: each reward normalised by the catalogue's constants."""
+    parts = {
+        term.name: Part(rewards[term.name], term.weight, REWARDS[term.name].mean, REWARDS[term.name].scale)
+        for term in request.reward
+    }
+    return Composite(parts)
+
+
+def chosen_device(name: str) -> str:
+    """The device's name; `auto` is the first GPU, else the CPU."""
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,70 @@
+"""Put a worker together and run it until it is told to stop."""
+
+import argparse
+import logging
+import sys
+import uuid
+from collections.abc import Sequence
+
+import redis
+from pydantic import ValidationError
+
+from contracts.beats import WorkerState
+from contracts.settings import Settings
+from models.backend import ModelLoadError
+from models.registry import UnknownNameError
+from workers.beat import Beat
+from workers.engine import Engine
+from workers.execution import Runner
+from workers.hold import connect
+from workers.settings import WorkerSettings
+from workers.store import ArtifactStore
+from workers.worker import GenerationWorker
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a worker. Returns the exit code: 0 after SIGTERM, 1 after a failure, 2 for wrong settings."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    options = _options(arguments)
+    try:
+        settings, worker_settings = Settings(), WorkerSettings()
+    except ValidationError as error:
+        return _refuse(f"a ROLLOVER_* setting is wrong: {error}", 2)
+    if settings.redis_url is None:
+        return _refuse(
+            "ROLLOVER_REDIS_URL is not set (`rollover serve` sets it for the workers it starts)", 2
+        )
+    try:
+        return work(options.model or settings.models[0], settings.redis_url, settings, worker_settings)
+    except redis.ConnectionError as error:
+        return _refuse(f"no Redis at {settings.redis_url}: {error}", 1)
+    except (ModelLoadError, UnknownNameError) as error:
+        return _refuse(f"the model cannot be loaded: {error}", 1)
+
+
+def work(model: str, redis_url: str, settings: Settings, worker_settings: WorkerSettings) -> int:
+    """Load the model, then run jobs until told to stop."""
+    name = f"{model}-{uuid.uuid4().hex[:12]}"
+    connection = connect(redis_url)
+    with Beat(connection, name, model) as beat:
+        engine = Engine.load(model, worker_settings)
+        store = ArtifactStore.open(settings.artifacts)
+        runner = Runner(connection, engine, store, name, settings)
+        worker = GenerationWorker(redis.Redis.from_url(redis_url), runner, beat)
+        beat.show(WorkerState.READY)
+        log.info("worker %s serves %s on %s", name, model, engine.device)
+        worker.work(logging_level="WARNING")
+    return 0 if runner.stopping.is_set() else 1
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m workers", description="Run the searches of one model.")
+    parser.add_argument("--model", help="id in the registry; default: the first of ROLLOVER_MODELS")
+    return parser.parse_args(arguments)
+
+
+def _refuse(reason: str, code: int) -> int:
+    sys.stderr.write(f"worker: {reason}\n")
+    return code

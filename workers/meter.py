@@ -1,0 +1,65 @@
+"""The model and the rewards of one search, with the time each takes and their errors by their names."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from models.backend import Session
+from models.rewards.composite import Composite
+from sampling.problem import Scores
+from workers.failures import JobFailedError, ModelFailedError, RewardFailedError
+
+
+@dataclass
+class Clock:
+    """Seconds by name. `synchronize` waits for the device, whose work would else count where it is awaited."""
+
+    synchronize: Callable[[], None]
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
+
+    @contextmanager
+    def time(self, name: str, failure: type[JobFailedError]) -> Iterator[None]:
+        """Add the time of the block to `name`; whatever it raises becomes `failure`."""
+        start = time.perf_counter()
+        try:
+            yield
+            self.synchronize()
+        except Exception as error:
+            raise failure(name) from error
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def device_wait(device: torch.device) -> Callable[[], None]:
+    """What waits until a device has done its work; nothing to wait for on the CPU."""
+    return torch.cuda.synchronize if device.type == "cuda" else lambda: None
+
+
+@dataclass(frozen=True)
+class Metered:
+    """A session and a reward as `sampling` wants them."""
+
+    session: Session
+    reward: Composite
+    prompt: str
+    clock: Clock
+
+    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+        """See `sampling.prediction.Velocity`."""
+        with self.clock.time("model", ModelFailedError):
+            return self.session.velocity(x, t)
+
+    def score(self, x0: Tensor) -> Scores:
+        """Decode predictions [b, *latent] and judge the pictures."""
+        with self.clock.time("decode", ModelFailedError):
+            images = self.session.decode(x0)
+        with self.clock.time("reward", RewardFailedError):
+            total = self.reward.evaluate(images, self.prompt)
+            parts = {name: scores.tolist() for name, scores in total.parts.items()}
+            rewards: list[float] = total.scores.tolist()
+        rows = [{name: values[row] for name, values in parts.items()} for row in range(len(rewards))]
+        return Scores(rewards=rewards, parts=rows, images=images)

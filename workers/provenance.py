@@ -1,0 +1,58 @@
+"""What a result says of where it came from."""
+
+import hashlib
+import importlib.metadata
+import inspect
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+
+from models.rewards.protocol import Reward
+
+LIBRARIES = ("rollover", "torch", "diffusers", "transformers", "numpy")
+CHUNK = 1 << 20
+
+
+def weights_sha256(folder: Path) -> str:
+    """One hash over every weight file of a model: its path below the folder and its bytes."""
+    total = hashlib.sha256()
+    for path in sorted(folder.rglob("*.safetensors")):
+        total.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        total.update(file_sha256(path).encode())
+    return total.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of one file, read in pieces: weights are larger than memory should have to hold."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def library_versions(names: Iterable[str] = LIBRARIES) -> dict[str, str]:
+    """Installed versions by name; one that runs from a checkout and is not installed is left out."""
+    versions: dict[str, str] = {}
+    for name in names:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def reward_versions(rewards: Mapping[str, Reward]) -> dict[str, str]:
+    """For each reward the first 12 digits of the hash of the module it is written in."""
+    return {name: _module_hash(type(reward)) for name, reward in rewards.items()}
+
+
+def _module_hash(kind: type) -> str:
+    path = inspect.getsourcefile(kind)
+    return file_sha256(Path(path))[:12] if path else "unknown"
+
+
+def device_name(device: torch.device) -> str:
+    """The device, and which GPU it is: pictures are the same to the byte only on the same kind."""
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)

@@ -1,0 +1,115 @@
+"""Publishing off the search's thread: previews to the artifact store, then the events that announce them."""
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from queue import Empty, Queue
+from typing import Self
+
+from contracts.events import CandidateEvent, Event, LevelEvent, encode
+from contracts.jobs import Progress, hash_fields
+from contracts.keys import preview_path, preview_url
+from workers.hold import Hold
+from workers.pictures import Pixels
+from workers.pictures import encode as encode_picture
+from workers.store import ArtifactStore
+
+AHEAD = 64
+"""Rounds that may wait to be published; a search that gets further ahead waits for the store."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one round has to tell: candidates, levels with their pictures, and how far the search is."""
+
+    candidates: tuple[CandidateEvent, ...]
+    levels: tuple[tuple[LevelEvent, Pixels | None], ...]
+    progress: Progress
+
+
+@dataclass
+class Publisher:
+    """A thread that publishes rounds in order while the next ones are computed.
+
+    A context manager: leaving it publishes what is left, and raises what went wrong on the way.
+
+    Attributes:
+        trace: every candidate event as published, one JSON text each.
+    """
+
+    hold: Hold
+    store: ArtifactStore
+    trace: list[str] = field(default_factory=list[str])
+    _queue: "Queue[Update | None]" = field(default_factory=lambda: Queue(maxsize=AHEAD))
+    _canceled: threading.Event = field(default_factory=threading.Event)
+    _error: Exception | None = None
+    _thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._queue.put(None)
+        if self._thread:
+            self._thread.join()
+        if self._error:
+            raise self._error
+
+    def publish(self, update: Update) -> bool:
+        """Hand over one round. Returns whether a cancel was seen; raises what an earlier round met."""
+        if self._error:
+            raise self._error
+        self._queue.put(update)
+        return self._canceled.is_set()
+
+    def _run(self) -> None:
+        """Publish until told to end. After an error go on emptying the queue: the search must never block."""
+        more = True
+        while more:
+            waiting = [self._queue.get(), *_rest(self._queue)]
+            more = None not in waiting
+            updates = [update for update in waiting if update]
+            if not updates or self._error:
+                continue
+            try:
+                self._write(updates)
+            except Exception as error:  # noqa: BLE001 -- raised again on the search's thread
+                self._error = error
+
+    def _write(self, updates: list[Update]) -> None:
+        events: list[Event] = []
+        for update in updates:
+            events += update.candidates
+            for level, picture in update.levels:
+                events.append(self._with_preview(level, picture, self.hold.last_seq + len(events) + 1))
+        first = self.hold.last_seq + 1
+        if self.hold.write(events, fields=hash_fields(progress=updates[-1].progress)):
+            self._canceled.set()
+        self.trace += trace_lines(events, first)
+
+    def _with_preview(self, level: LevelEvent, picture: Pixels | None, seq: int) -> LevelEvent:
+        if picture is None:
+            return level
+        job_id = self.hold.record.id
+        self.store.put(preview_path(job_id, seq), encode_picture(picture))
+        return level.model_copy(update={"preview_url": preview_url(job_id, seq)})
+
+
+def _rest(queue: "Queue[Update | None]") -> Iterable[Update | None]:
+    """Whatever else waits already: rounds faster than the store are published together."""
+    while True:
+        try:
+            yield queue.get_nowait()
+        except Empty:
+            return
+
+
+def trace_lines(events: Iterable[Event], first: int) -> list[str]:
+    """The candidate events as the stream has them; `first` is the number of the first event."""
+    return [
+        f'{{"seq":{seq},{encode(event)[1:]}'
+        for seq, event in enumerate(events, first)
+        if isinstance(event, CandidateEvent)
+    ]

@@ -1,0 +1,96 @@
+"""The result of a search: its pictures in the store, and the record of what they are and what they cost."""
+
+import hashlib
+import time
+from dataclasses import dataclass, field
+
+import torch
+
+from contracts.jobs import Image, Result, Seconds, StopReason, Usage
+from contracts.keys import image_path, image_url, trace_path
+from sampling.events import Candidate
+from sampling.state import State
+from workers.engine import Search
+from workers.hold import Hold
+from workers.pictures import encode, pixels
+from workers.store import ArtifactStore
+from workers.translate import level_record
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where a search stood when it ended, and why it did."""
+
+    state: State
+    stopped_by: StopReason
+
+
+@dataclass(frozen=True)
+class Results:
+    """Writes what one execution leaves behind.
+
+    Args:
+        hold: on the job.
+        store: for the files.
+        start: of the execution, by the monotonic clock.
+    """
+
+    hold: Hold
+    store: ArtifactStore
+    start: float = field(default_factory=time.monotonic)
+
+    def write(self, search: Search, outcome: Outcome, trace: list[str]) -> Result | None:
+        """Store the pictures and the trace; None where nothing was scored yet."""
+        best = outcome.state.best
+        self.store.put(trace_path(self.hold.record.id), "".join(f"{line}\n" for line in trace).encode())
+        if not best or outcome.state.first_reward is None:
+            return None
+        images = torch.stack([candidate.image for candidate in best if candidate.image is not None])
+        held_out = search.judge(images)
+        return Result(
+            images=[
+                self._image(search, number, candidate, {name: row[number] for name, row in held_out.items()})
+                for number, candidate in enumerate(best)
+            ],
+            first_reward=outcome.state.first_reward,
+            levels=[level_record(level) for level in outcome.state.levels],
+            stopped_by=outcome.stopped_by,
+            provenance=search.provenance,
+        )
+
+    def usage(self, search: Search, state: State) -> Usage:
+        """What the search spent; `total` runs from the start of the execution to now."""
+        ledger = state.ledger
+        waited = self.hold.started_at - self.hold.record.created_at
+        return Usage(
+            nfe_spent=ledger.nfe_spent,
+            nfe_unused=ledger.nfe_unused,
+            nfe_redone=self.hold.nfe_redone,
+            model_forwards=ledger.model_forwards,
+            reward_calls=ledger.reward_calls,
+            decodes=ledger.decodes,
+            seconds=Seconds(
+                queued=max(waited.total_seconds(), 0.0),
+                total=time.monotonic() - self.start,
+                **search.clock.seconds,
+            ),
+        )
+
+    def _image(self, search: Search, number: int, candidate: Candidate, held_out: dict[str, float]) -> Image:
+        assert candidate.image is not None  # noqa: S101 -- a search that decodes keeps the pictures of its best
+        picture = pixels(candidate.image)
+        kind = search.request.output_format
+        content = encode(picture, kind)
+        self.store.put(image_path(self.hold.record.id, number, kind), content)
+        return Image(
+            url=image_url(self.hold.record.id, number),
+            width=picture.shape[1],
+            height=picture.shape[0],
+            sha256=hashlib.sha256(content).hexdigest(),
+            reward=candidate.reward,
+            rewards=candidate.rewards,
+            held_out=held_out,
+            seed=search.request.seed,
+            chain=candidate.chain,
+            nfe=candidate.nfe,
+        )

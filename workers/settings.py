@@ -1,0 +1,28 @@
+"""Settings that only a worker has; the rest are `contracts.settings.Settings`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class WorkerSettings(BaseSettings):
+    """Frozen settings, read once from `ROLLOVER_*` environment variables."""
+
+    model_config = SettingsConfigDict(env_prefix="ROLLOVER_", frozen=True, extra="ignore")
+
+    device: str = Field(default="auto", description="torch device; auto: the first GPU, else the CPU")
+    model_paths: Annotated[dict[str, Path], NoDecode] = Field(
+        default_factory=dict,
+        description="folders to load models from in place of the registry's: `id=folder`, comma separated",
+    )
+
+    @field_validator("model_paths", mode="before")
+    @classmethod
+    def split_pairs(cls, value: object) -> object:
+        """Read `id=folder` pairs."""
+        if not isinstance(value, str):
+            return value
+        pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+        return {name.strip(): folder.strip() for name, _, folder in pairs}
