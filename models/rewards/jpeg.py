@@ -14,7 +14,7 @@ def kilobytes(images: Tensor) -> Tensor:
 
     Bytes depend on the version of Pillow's JPEG library, in the order of a percent.
     """
-    pixels = (images.detach() * 255).round().clamp(0, 255).to("cpu", torch.uint8)
+    pixels = (images.detach().float() * 255).round().clamp(0, 255).to("cpu", torch.uint8)
     sizes = [file_size(Image.fromarray(image.permute(1, 2, 0).numpy())) for image in pixels]
     return torch.tensor(sizes, dtype=torch.float32) / 1000
 

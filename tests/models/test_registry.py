@@ -1,0 +1,67 @@
+import subprocess
+import sys
+
+import pytest
+
+from models.backend import ModelLoadError
+from models.registry import (
+    BACKENDS,
+    MODELS,
+    REWARDS,
+    ModelEntry,
+    UnknownNameError,
+    imported,
+    load_entry,
+    load_model,
+    load_reward,
+)
+
+
+def test_every_backend_exists() -> None:
+    assert all(callable(imported(path).load) for path in BACKENDS.values())
+
+
+def test_every_model_names_a_backend() -> None:
+    assert {entry.backend for entry in MODELS.values()} <= BACKENDS.keys()
+
+
+def test_an_unknown_model_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="no model 'shape'; did you mean shapes?"):
+        load_model("shape")
+
+
+def test_an_unknown_reward_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="no reward 'colourfulness'; did you mean colorfulness?"):
+        load_reward("colourfulness")
+
+
+def test_a_name_like_none_is_answered_with_them_all() -> None:
+    with pytest.raises(UnknownNameError, match="known are brightness, .* sharpness"):
+        load_reward("zzz")
+
+
+def test_an_unknown_backend_is_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
+    entry = ModelEntry(source=tmp_path_factory.getbasetemp(), backend="modula")
+    with pytest.raises(UnknownNameError, match="no backend 'modula'; did you mean modular?"):
+        load_entry(entry)
+
+
+def test_missing_weights_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    gone = tmp_path_factory.getbasetemp() / "gone"
+    monkeypatch.setattr("models.registry.MODELS", {"shapes": ModelEntry(source=gone)})
+    with pytest.raises(ModelLoadError, match="gone"):
+        load_model("shapes")
+
+
+def test_the_tables_load_no_model_library() -> None:
+    program = (
+        "import sys, models.registry; print(sorted({'diffusers', 'transformers', 'PIL'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_every_entry_is_an_import_path() -> None:
+    assert all(path.startswith("models.rewards.") and ":" in path for path in REWARDS.values())
