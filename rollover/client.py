@@ -39,6 +39,10 @@ POLL_FIRST, POLL_LAST = 0.1, 2.0
 """Seconds between two looks at a job: the first pause, and the longest it grows to."""
 
 
+class _NothingMoreError(Exception):
+    """The server says that the stream had been read to its end before."""
+
+
 def default_url() -> str:
     """``ROLLOVER_URL`` of the environment, else the address ``rollover serve`` listens on."""
     return os.environ.get("ROLLOVER_URL", DEFAULT_URL)
@@ -179,6 +183,8 @@ class Client:
                     yield event
                     if event.final:
                         return
+            except _NothingMoreError:
+                return
             except httpx.TransportError as broken:
                 error = broken
             failures += 1
@@ -249,6 +255,8 @@ class Client:
             if response.is_error:
                 response.read()
                 raise error_from(response)
+            if response.status_code == httpx.codes.NO_CONTENT:
+                raise _NothingMoreError
             for line in response.iter_lines():
                 if event := parser.feed(line):
                     yield event
@@ -317,6 +325,8 @@ class AsyncClient:
                     yield event
                     if event.final:
                         return
+            except _NothingMoreError:
+                return
             except httpx.TransportError as broken:
                 error = broken
             failures += 1
@@ -389,6 +399,8 @@ class AsyncClient:
             if response.is_error:
                 await response.aread()
                 raise error_from(response)
+            if response.status_code == httpx.codes.NO_CONTENT:
+                raise _NothingMoreError
             async for line in response.aiter_lines():
                 if event := parser.feed(line):
                     yield event

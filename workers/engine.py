@@ -46,12 +46,18 @@ class Search:
         return search(self.problem, self.strategy)
 
     def judge(self, images: Tensor) -> dict[str, list[float]]:
-        """The held-out rewards of final pictures [b, 3, h, w], which never steered."""
-        with self.clock.time("reward", RewardFailedError):
-            return {
-                name: checked_score(name, reward, images, self.request.prompt).tolist()
-                for name, reward in self.held_out.items()
-            }
+        """The held-out rewards of final pictures [b, 3, h, w], which never steered.
+
+        One that cannot judge this prompt is logged and left out: what the search found must not be lost for it.
+        """
+        scores: dict[str, list[float]] = {}
+        for name, reward in self.held_out.items():
+            try:
+                with self.clock.time("reward", RewardFailedError):
+                    scores[name] = checked_score(name, reward, images, self.request.prompt).tolist()
+            except RewardFailedError as error:
+                log.warning("the held-out reward %s is left out: %s", name, error.__cause__)
+        return scores
 
 
 @dataclass

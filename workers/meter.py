@@ -16,7 +16,7 @@ from workers.failures import JobFailedError, ModelFailedError, RewardFailedError
 
 @dataclass
 class Clock:
-    """Seconds by name. `synchronize` waits for the device, whose work would else count where it is awaited."""
+    """Seconds by name. `synchronize` waits for the device, whose work would count where it is awaited."""
 
     synchronize: Callable[[], None]
     seconds: dict[str, float] = field(default_factory=dict[str, float])

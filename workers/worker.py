@@ -67,7 +67,7 @@ def _nothing(*_: object) -> None:
 
 
 class NoDeathPenalty(BaseDeathPenalty):
-    """RQ's timeout raises an exception wherever the program happens to be; `workers.limits` keeps the time."""
+    """RQ's timeout raises an exception wherever the program happens to be; `workers.limits` keeps time."""
 
     def setup_death_penalty(self) -> None:
         """Set no alarm."""
