@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -26,39 +27,36 @@ def test_every_model_names_a_backend() -> None:
 
 
 def test_an_unknown_model_is_answered_with_the_nearest() -> None:
-    with pytest.raises(UnknownNameError, match="no model 'shape'; did you mean shapes?"):
+    with pytest.raises(UnknownNameError, match=r"no model 'shape'; did you mean shapes\?"):
         load_model("shape")
 
 
 def test_an_unknown_reward_is_answered_with_the_nearest() -> None:
-    with pytest.raises(UnknownNameError, match="no reward 'colourfulness'; did you mean colorfulness?"):
+    with pytest.raises(UnknownNameError, match=r"no reward 'colourfulness'; did you mean colorfulness\?"):
         load_reward("colourfulness")
 
 
 def test_a_name_like_none_is_answered_with_them_all() -> None:
-    with pytest.raises(UnknownNameError, match="known are brightness, .* sharpness"):
+    with pytest.raises(UnknownNameError, match=r"known are brightness, .* sharpness"):
         load_reward("zzz")
 
 
-def test_an_unknown_backend_is_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
-    entry = ModelEntry(source=tmp_path_factory.getbasetemp(), backend="modula")
-    with pytest.raises(UnknownNameError, match="no backend 'modula'; did you mean modular?"):
+def test_an_unknown_backend_is_refused(tmp_path: Path) -> None:
+    entry = ModelEntry(source=tmp_path, backend="modula")
+    with pytest.raises(UnknownNameError, match=r"no backend 'modula'; did you mean modular\?"):
         load_entry(entry)
 
 
-def test_missing_weights_are_named(
-    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    gone = tmp_path_factory.getbasetemp() / "gone"
+def test_missing_weights_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
     monkeypatch.setattr("models.registry.MODELS", {"shapes": ModelEntry(source=gone)})
     with pytest.raises(ModelLoadError, match="gone"):
         load_model("shapes")
 
 
 def test_the_tables_load_no_model_library() -> None:
-    program = (
-        "import sys, models.registry; print(sorted({'diffusers', 'transformers', 'PIL'} & set(sys.modules)))"
-    )
+    heavy = "{'diffusers', 'transformers', 'PIL'}"
+    program = f"import sys, models.registry; print(sorted({heavy} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 

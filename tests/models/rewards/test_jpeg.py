@@ -21,7 +21,7 @@ def pictures() -> Tensor:
 def bytes_on_disk(image: Tensor) -> int:
     buffer = BytesIO()
     pixels = (255 * image).round().byte().permute(1, 2, 0).numpy()
-    Image.fromarray(pixels, mode=None).save(buffer, "JPEG", quality=95)
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=95)
     return len(buffer.getvalue())
 
 
@@ -39,6 +39,5 @@ def test_flat_is_compressible_and_noise_is_not() -> None:
 def test_values_outside_the_unit_interval_are_clipped_not_wrapped() -> None:
     images = pictures()[2:]
     beyond = (images - 0.5) * 4 + 0.5
-    assert torch.equal(
-        Incompressibility().score(beyond, ""), Incompressibility().score(beyond.clamp(0, 1), "")
-    )
+    reward = Incompressibility()
+    assert torch.equal(reward.score(beyond, ""), reward.score(beyond.clamp(0, 1), ""))
