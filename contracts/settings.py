@@ -14,7 +14,7 @@ REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
 class Settings(BaseSettings):
-    """Frozen settings; docs/api.md lists every one with its environment variable."""
+    """Frozen settings; docs/operations.md lists every one with its environment variable."""
 
     model_config = SettingsConfigDict(env_prefix="ROLLOVER_", frozen=True, extra="ignore")
 

@@ -6,7 +6,6 @@ from typing import get_args
 
 from contracts.errors import ERRORS, ErrorCode, JobErrorCode
 from contracts.resolution import accept
-from contracts.settings import Settings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
 
@@ -35,16 +34,6 @@ def test_the_types_name_the_codes_of_the_table() -> None:
     assert set(get_args(ErrorCode)) == set(ERRORS)
     without_status = {code for code, kind in ERRORS.items() if kind.status is None}
     assert set(get_args(JobErrorCode)) == without_status | {"internal_error"}
-
-
-def test_every_setting_is_documented() -> None:
-    expected = []
-    for name, field in Settings.model_fields.items():
-        default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
-        expected.append(
-            [f"`ROLLOVER_{name.upper()}`", "" if default is None else f"`{default}`", field.description]
-        )
-    assert table("## Settings") == expected
 
 
 def test_the_submission_shown_is_accepted_as_it_stands() -> None:
