@@ -1,0 +1,86 @@
+"""The bundled model behind `sampling`, without the service: what a benchmark searches with."""
+
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.backend import FlowBackend, Session
+from models.registry import load_model, load_reward
+from models.rewards.composite import Composite, Part
+from models.rewards.protocol import Reward
+from sampling.problem import Problem, Scores
+from sampling.sampler import Sampler
+from sampling.search import search
+from sampling.state import State
+from sampling.strategies import make_strategy
+
+SIZE = 64
+HELD_OUT = "scene_exact"
+
+
+@cache
+def backend() -> FlowBackend:
+    """The model `shapes` on the CPU, loaded once."""
+    return load_model("shapes")
+
+
+@cache
+def reward(name: str) -> Reward:
+    """A reward on the CPU, loaded once."""
+    return load_reward(name)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A prompt and the reward to search for it by."""
+
+    session: Session
+    steering: Composite
+    prompt: str
+
+    @classmethod
+    def of(cls, prompt: str, given: str = "scene_match") -> "Task":
+        """Encode the prompt."""
+        session = backend().prepare(prompt, SIZE, SIZE, None)
+        return cls(session, Composite({given: Part(reward(given), 1.0, 0.0, 1.0)}), prompt)
+
+    def score(self, x0: Tensor) -> Scores:
+        """Decode predictions and judge the pictures."""
+        images = self.session.decode(x0)
+        total = self.steering.evaluate(images, self.prompt)
+        return Scores(total.scores.tolist(), [{} for _ in range(len(images))], images)
+
+    def problem(self, nfe: int, seed: int, sampler: Sampler) -> Problem:
+        """What `sampling.search` takes."""
+        return Problem(
+            velocity=self.session.velocity,
+            score=self.score,
+            shape=self.session.latent_shape,
+            seed=seed,
+            nfe=nfe,
+            sampler=sampler,
+        )
+
+    def held_out(self, image: Tensor) -> float:
+        """The held-out reward of one picture [3, h, w]."""
+        return float(reward(HELD_OUT).score(image[None], self.prompt)[0])
+
+
+@dataclass(frozen=True)
+class Method:
+    """A strategy with its parameters, and what the sampler is told beyond its defaults."""
+
+    strategy: str
+    params: dict[str, Any]
+    sampler: dict[str, Any]
+
+
+def run(task: Task, method: Method, nfe: int, seed: int) -> State:
+    """Search to the end and return the last state, with the picture of its best candidate."""
+    problem = task.problem(nfe, seed, replace(Sampler(), **method.sampler))
+    with torch.inference_mode():
+        *_, last = search(problem, make_strategy(method.strategy, method.params))
+    return last.state

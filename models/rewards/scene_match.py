@@ -1,0 +1,31 @@
+"""Reward for the scene that a caption describes, by the learned detector."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from models.rewards.protocol import Facts
+from models.shapes.detector import count_match, heat, relation_match
+from models.shapes.world import parse
+
+
+class SceneMatch:
+    """exp(-0.7 sum |soft count - wanted|) over all colours and shapes, times how clearly the relation holds."""
+
+    facts: ClassVar[Facts] = Facts(
+        minimum=0.0,
+        maximum=1.0,
+        differentiable=True,
+        source="learned here: models/shapes/train/detector.py",
+        weights="models/shapes/detector.safetensors, Apache-2.0",
+    )
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+
+    def score(self, images: Tensor, prompt: str) -> Tensor:
+        """See `models.rewards.protocol.Reward.score`. Raises ValueError when the prompt names no coloured shape."""
+        description = parse(prompt)
+        heat_map = heat(images, self.device)
+        return count_match(heat_map, description) * relation_match(heat_map, description)
