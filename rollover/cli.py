@@ -18,7 +18,7 @@ from rollover.client import Client, default_url
 from rollover.display import document_lines, follow, save, summary
 from rollover.documents import Generation
 from rollover.errors import RolloverError
-from rollover.serve import Stack, StackSettings, serve, stop_on_signals
+from rollover.serve import Stack, StackSettings, serve, stopping_on_signals
 
 app = typer.Typer(
     name="rollover",
@@ -108,10 +108,9 @@ def demo(
 ) -> None:
     """Start everything on a free port, search one image over HTTP, and stop everything."""
     with _errors_as_exit(), tempfile.TemporaryDirectory(prefix="rollover-demo-") as data_dir:
-        stop_on_signals()
         settings = StackSettings.from_environment(os.environ)
         settings = replace(settings, port=0, data_dir=Path(data_dir), redis_url=None)
-        with Stack(settings, _say) as stack, Client(stack.url) as client:
+        with stopping_on_signals(), Stack(settings, _say) as stack, Client(stack.url) as client:
             fields: dict[str, Any] = {"held_out": held_out} if held_out else {}
             _finish(client, client.submit(prompt, reward=_rewards(reward), nfe=nfe, seed=seed, **fields), out)
 

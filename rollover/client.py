@@ -64,7 +64,7 @@ def _options(base_url: str | None, api_key: str | None, timeout: float) -> dict[
 def _build(http: httpx.Client | httpx.AsyncClient, call: Call[Any]) -> httpx.Request:
     timeout = http.timeout
     if call.hold:
-        timeout = httpx.Timeout(timeout, read=(timeout.read or 0.0) + call.hold)
+        timeout = httpx.Timeout(**{**timeout.as_dict(), "read": (timeout.read or 0.0) + call.hold})
     return http.build_request(
         call.method,
         call.path,

@@ -11,7 +11,8 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -165,25 +166,29 @@ def serve(settings: StackSettings, say: Callable[[str], None]) -> None:
 
     Raises :class:`StackError` where it cannot start or a part of it ends.
     """
-    stop_on_signals()
     try:
-        with Stack(settings, say) as stack:
+        with stopping_on_signals(), Stack(settings, say) as stack:
             say(f"Rollover is ready on {stack.url} (documentation: {stack.url}/docs). Ctrl-C stops it.")
             stack.watch()
     except KeyboardInterrupt:
         say("stopped")
 
 
-def stop_on_signals() -> None:
-    """Make SIGTERM end the program as Ctrl-C does; further signals do not disturb the stopping."""
+@contextmanager
+def stopping_on_signals() -> Iterator[None]:
+    """Make SIGTERM interrupt the block as Ctrl-C does; further signals do not disturb the stopping."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         for each in STOP_SIGNALS:
             signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    for each in STOP_SIGNALS:
-        signal.signal(each, interrupt)
+    before = {each: signal.signal(each, interrupt) for each in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ class Search:
     def judge(self, images: Tensor) -> dict[str, list[float]]:
         """The held-out rewards of final pictures [b, 3, h, w], which never steered.
 
-        One that cannot judge this prompt is logged and left out: what the search found must not be lost for it.
+        One that cannot judge this prompt is logged and left out: what was found must not be lost for it.
         """
         scores: dict[str, list[float]] = {}
         for name, reward in self.held_out.items():
@@ -68,7 +68,7 @@ class Engine:
     backend: FlowBackend
     device: torch.device
     weights: str
-    _rewards: dict[str, Reward] = field(default_factory=dict[str, Reward])
+    rewards: dict[str, Reward] = field(default_factory=dict[str, Reward])
 
     @classmethod
     def load(cls, model: str, settings: WorkerSettings) -> Self:
@@ -95,9 +95,9 @@ class Engine:
 
     def reward(self, name: str) -> Reward:
         """A reward, loaded on first use."""
-        if name not in self._rewards:
-            self._rewards[name] = registry.load_reward(name, self.device)
-        return self._rewards[name]
+        if name not in self.rewards:
+            self.rewards[name] = registry.load_reward(name, self.device)
+        return self.rewards[name]
 
     def open(self, request: ResolvedRequest) -> Search:
         """Make a request ready: encode its prompt, fetch its rewards. The time goes to `load`.

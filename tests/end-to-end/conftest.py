@@ -1,0 +1,29 @@
+"""The whole stack as `rollover serve` starts it, around a tiny model of random weights."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rollover import Client
+from rollover.serve import Stack, StackSettings
+from tests.models.conftest import make_flux
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_flux(tmp_path_factory.mktemp("tiny-shapes"))
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Stack]:
+    os.environ |= {"ROLLOVER_MODEL_PATHS": f"shapes={tiny_model}", "ROLLOVER_DEVICE": "cpu"}
+    with Stack(StackSettings(port=0, data_dir=tmp_path_factory.mktemp("var")), str) as stack:
+        yield stack
+
+
+@pytest.fixture
+def client(stack: Stack) -> Iterator[Client]:
+    with Client(stack.url) as client:
+        yield client

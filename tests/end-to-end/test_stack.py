@@ -1,0 +1,112 @@
+"""Real processes over HTTP: what a client sees of jobs that run, wait, fail and are canceled."""
+
+import hashlib
+import io
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from PIL import Image
+
+from rollover import Client, Generation
+from rollover.serve import Stack
+from tests.rollover.unreliable import unreliable
+
+LONG = 3000
+
+
+def submit(client: Client, nfe: int = 60, **fields: object) -> Generation:
+    return client.submit("a red circle", reward="brightness", nfe=nfe, held_out=[], **fields)
+
+
+def complete(client: Client, job_id: str) -> list[str]:
+    """Types of all events, which must be numbered without gap and end with one final event."""
+    events = list(client.events(job_id))
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    assert [event.final for event in events] == [False] * (len(events) - 1) + [True]
+    assert events[0].type == "queued"
+    return [event.type for event in events]
+
+
+def until(client: Client, job_id: str, nfe: int) -> None:
+    """Wait until a job has spent so much."""
+    end = time.monotonic() + 60
+    while client.get(job_id).progress.nfe_spent < nfe:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_from_prompt_to_picture(client: Client) -> None:
+    job = client.wait(submit(client).id, within=60)
+    assert job.status == "succeeded", job.error
+    assert job.result
+    image = job.result.images[0]
+    content = client.image(job.id)
+    assert hashlib.sha256(content).hexdigest() == image.sha256
+    assert Image.open(io.BytesIO(content)).size == (64, 64)
+    trace = [json.loads(line) for line in client.trace(job.id).splitlines()]
+    assert len(trace) == job.usage["nfe_spent"] == 60
+    assert max(entry["reward"] for entry in trace) == image.reward
+    types = complete(client, job.id)
+    assert types.count("candidate") == 60
+    previews = [event for event in client.events(job.id) if event.type == "level"]
+    assert client.preview(job.id, previews[0].seq).startswith(b"\x89PNG")
+
+
+def test_jobs_at_once_all_end_with_complete_streams(client: Client) -> None:
+    with ThreadPoolExecutor(12) as pool:
+        jobs = list(pool.map(lambda seed: submit(client, seed=seed), range(12)))
+        streams = list(pool.map(lambda job: complete(client, job.id), jobs))
+    assert len({job.id for job in jobs}) == 12
+    assert [stream[-1] for stream in streams] == ["completed"] * 12
+    assert {stream.count("candidate") for stream in streams} == {60}
+
+
+def test_cancel_of_a_running_job_and_of_a_queued_one(client: Client) -> None:
+    running, waiting, after = submit(client, LONG), submit(client, LONG), submit(client)
+    until(client, running.id, 25)
+    assert client.cancel(waiting.id).status == "canceled"
+    began = time.monotonic()
+    client.cancel(running.id)
+    ended = client.wait(running.id, within=10)
+    assert time.monotonic() - began < 5
+    assert ended.status == "canceled"
+    assert ended.result
+    assert 25 <= ended.usage["nfe_spent"] < LONG
+    assert client.image(running.id).startswith(b"\x89PNG")
+    assert complete(client, running.id)[-1] == "canceled"
+    assert client.wait(after.id, within=60).status == "succeeded"
+    assert complete(client, waiting.id) == ["queued", "canceled"]
+    assert client.get(waiting.id).result is None
+
+
+def test_a_reader_who_is_cut_off_again_and_again_misses_nothing(client: Client, stack: Stack) -> None:
+    job = submit(client, 400)
+    with unreliable(stack.url, *[5000] * 5, *[20000] * 3) as proxy, Client(proxy.url) as far:
+        seen = list(far.events(job.id))
+        assert proxy.connections > 5
+    assert seen == list(client.events(job.id))
+    complete(client, job.id)
+
+
+def test_a_reward_that_cannot_read_the_prompt_fails_the_job(client: Client) -> None:
+    job = client.wait(client.submit("good morning", reward="scene_match", nfe=60).id, within=60)
+    assert job.status == "failed"
+    assert job.error
+    assert job.error.code == "reward_failed"
+    assert complete(client, job.id)[-1] == "failed"
+    assert client.wait(submit(client).id, within=60).status == "succeeded"
+
+
+def test_the_model_is_served(client: Client, stack: Stack) -> None:
+    assert set(stack.pids) == {"valkey", "worker-shapes", "api"}
+    [model] = client.models()
+    assert model["available"] is True
+
+
+@pytest.mark.parametrize("strategy", ["base", "best_of_n"])
+def test_other_strategies(client: Client, strategy: str) -> None:
+    job = client.wait(submit(client, 30, search={"strategy": strategy}).id, within=60)
+    assert job.status == "succeeded"
+    assert complete(client, job.id).count("candidate") == (1 if strategy == "base" else 3)

@@ -1,0 +1,36 @@
+"""A real server over HTTP whose jobs a hand moves along, so that a client can be tried at every moment."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from contracts.settings import Settings
+from rollover import Client
+from tests.app.conftest import serving
+from tests.app.hand import Hand
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("rollover")
+
+
+@pytest.fixture(scope="session")
+def server(valkey_url: str, data_dir: Path) -> Iterator[str]:
+    with serving(Settings(redis_url=valkey_url, data_dir=data_dir)) as url:
+        yield url
+
+
+@pytest.fixture
+def client(server: str, redis_url: str) -> Iterator[Client]:
+    assert redis_url
+    with Client(server) as client:
+        yield client
+
+
+@pytest.fixture
+def hand(redis: Redis, data_dir: Path) -> Callable[[str], Hand]:
+    """The hand that moves a job along."""
+    return lambda job_id: Hand(redis, data_dir / "artifacts", job_id)

@@ -1,0 +1,231 @@
+"""The clients against a real server."""
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Callable
+
+import pytest
+from redis import Redis
+
+import rollover
+from contracts.beats import WorkerState
+from rollover import AsyncClient, Client
+from rollover import client as client_module
+from tests.app.hand import PNG, Hand, beat
+from tests.rollover.unreliable import unreliable
+
+Hands = Callable[[str], Hand]
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the pauses, which are for a server that restarts."""
+    monkeypatch.setattr(client_module, "LONGEST_PAUSE", 0.05)
+
+
+def finished(client: Client, hand: Hands, candidates: int = 3) -> str:
+    """A job that ended with success; its id."""
+    job = client.submit("a red circle")
+    moved = hand(job.id)
+    moved.start()
+    moved.search(1, candidates)
+    moved.preview()
+    moved.finish()
+    return job.id
+
+
+def test_a_submission_says_only_what_the_caller_said(client: Client) -> None:
+    job = client.submit("a red circle", reward="brightness", nfe=99, seed=7, budget={"patience": 5})
+    assert job.status == "queued"
+    assert not job.ended
+    assert job.request["budget"] == {"nfe": 99, "seconds": None, "target_reward": None, "patience": 5}
+    assert [term["name"] for term in job.request["reward"]] == ["brightness"]
+    assert job.request["seed"] == 7
+    assert job.progress.nfe_budget == 99
+
+
+def test_the_whole_document_of_a_finished_job(client: Client, hand: Hands) -> None:
+    job = client.get(finished(client, hand))
+    assert job.ended
+    assert job.result
+    assert job.result.first_reward == 0.1
+    image = job.result.images[0]
+    assert (image.reward, image.width, image.held_out) == (0.5, 64, {"scene_exact": 0.0})
+    assert client.image(job.id) == PNG
+    assert list(client.images(job.id)) == [PNG]
+    assert [json.loads(line)["nfe"] for line in client.trace(job.id).splitlines()] == [1, 2, 3]
+    assert client.trace(job.id, "csv").startswith(b"seq,")
+
+
+def test_events_come_in_order_and_end(client: Client, hand: Hands) -> None:
+    job_id = finished(client, hand)
+    events = list(client.events(job_id))
+    assert [event.seq for event in events] == list(range(1, 8))
+    assert [event.type for event in events] == ["queued", "started", *["candidate"] * 3, "level", "completed"]
+    assert events[-1].final
+    assert client.preview(job_id, events[5].seq) == PNG
+    assert [event.seq for event in client.events(job_id, after=5)] == [6, 7]
+    assert list(client.events(job_id, after=7)) == []
+
+
+def test_events_come_while_the_job_runs(client: Client, hand: Hands) -> None:
+    job = client.submit("a red circle")
+    events = client.events(job.id)
+    assert next(events).type == "queued"
+    moved = hand(job.id)
+    moved.start()
+    assert next(events).type == "started"
+    moved.search(1, 1)
+    assert next(events).data["nfe"] == 1
+    moved.finish()
+    assert [event.type for event in events] == ["completed"]
+
+
+def test_a_stream_that_is_cut_goes_on_without_gap_or_repeat(server: str, client: Client, hand: Hands) -> None:
+    job_id = finished(client, hand, candidates=20)
+    with unreliable(server, 300, 1500, 700, 2500) as proxy, Client(proxy.url) as far:
+        events = list(far.events(job_id))
+    assert proxy.connections > 3
+    assert [event.seq for event in events] == list(range(1, 25))
+    assert events == list(client.events(job_id))
+
+
+def test_a_stream_that_never_comes_back_is_an_error(server: str, client: Client, hand: Hands) -> None:
+    job_id = finished(client, hand)
+    with unreliable(server, *[1] * 20) as proxy, Client(proxy.url) as far:
+        with pytest.raises(rollover.ConnectionFailedError, match="rollover serve"):
+            list(far.events(job_id))
+        assert proxy.connections == client_module.STREAM_ATTEMPTS
+
+
+def test_a_submission_whose_answer_is_lost_is_one_job(server: str, client: Client) -> None:
+    with unreliable(server, 1, 1) as proxy, Client(proxy.url) as far:
+        job = far.submit("a red circle")
+    assert proxy.connections == 3
+    assert [item.id for item in client.list().items] == [job.id]
+
+
+def test_waiting_ends_with_the_job(client: Client, hand: Hands) -> None:
+    job = client.submit("a red circle")
+    with pytest.raises(rollover.WaitTimeoutError, match=job.id):
+        client.wait(job.id, within=0.2)
+    moved = hand(job.id)
+    moved.start()
+    threading.Timer(0.2, moved.finish).start()
+    assert client.wait(job.id, within=20).status == "succeeded"
+
+
+def test_a_held_submission_answers_with_the_end(client: Client, redis: Redis, hand: Hands) -> None:
+    beat(redis, WorkerState.READY)
+
+    def work() -> None:
+        while not (jobs := client.list().items):
+            pass
+        moved = hand(jobs[0].id)
+        moved.start()
+        moved.finish()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert client.submit("a red circle", hold=20).status == "succeeded"
+    thread.join()
+
+
+def test_listing_pages(client: Client) -> None:
+    ids = [client.submit("a red circle").id for _ in range(3)]
+    page = client.list(limit=2)
+    assert [job.id for job in page.items] == ids[:0:-1]
+    assert page.next
+    rest = client.list(limit=2, cursor=page.next)
+    assert ([job.id for job in rest.items], rest.next) == (ids[:1], None)
+    assert client.list(status="running").items == ()
+
+
+def test_cancel_and_delete(client: Client) -> None:
+    job = client.submit("a red circle")
+    with pytest.raises(rollover.ConflictError, match="wrong_state"):
+        client.delete(job.id)
+    assert client.cancel(job.id).status == "canceled"
+    client.delete(job.id)
+    with pytest.raises(rollover.NotFoundError):
+        client.get(job.id)
+
+
+def test_the_catalogue(client: Client) -> None:
+    assert [model["id"] for model in client.models()] == ["shapes"]
+    assert "brightness" in [reward["name"] for reward in client.rewards()]
+    assert "rbf" in [strategy["name"] for strategy in client.strategies()]
+
+
+def test_a_refused_request_names_each_field(client: Client) -> None:
+    with pytest.raises(rollover.InvalidRequestError) as refused:
+        client.submit("", nfe=0, colour="red")
+    error = refused.value
+    assert (error.status, error.code) == (422, "invalid_request")
+    assert {field.pointer for field in error.errors} == {"/prompt", "/budget/nfe", "/colour"}
+    assert "/budget/nfe: " in str(error)
+
+
+def test_an_unknown_job_is_not_found(client: Client) -> None:
+    for call in (
+        client.get,
+        client.cancel,
+        client.delete,
+        client.trace,
+        lambda job: list(client.events(job)),
+    ):
+        with pytest.raises(rollover.NotFoundError) as missing:
+            call("gen_none")
+        assert missing.value.code == "generation_not_found"
+
+
+def test_a_server_that_is_not_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with (
+        Client(f"http://127.0.0.1:{port}") as nobody,
+        pytest.raises(rollover.ConnectionFailedError) as failed,
+    ):
+        nobody.models()
+    assert f"127.0.0.1:{port}" in str(failed.value)
+
+
+def test_a_proxy_in_the_environment_is_not_asked_for_this_machine(
+    client: Client, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert client.models()
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with Client(server) as direct:
+        assert direct.models()
+
+
+def test_the_async_client_does_the_same(server: str, client: Client, hand: Hands) -> None:
+    job_id = finished(client, hand, candidates=20)
+
+    async def use() -> None:
+        with unreliable(server, 2000, 2500) as proxy:
+            async with AsyncClient(proxy.url) as far:
+                seqs = [event.seq async for event in far.events(job_id)]
+                assert seqs == list(range(1, 25))
+                assert [event async for event in far.events(job_id, after=24)] == []
+        async with AsyncClient(server) as near:
+            job = await near.submit("a red circle", reward="brightness", nfe=99)
+            assert (await near.get(job.id)).progress.nfe_budget == 99
+            assert (await near.cancel(job.id)).status == "canceled"
+            assert (await near.wait(job.id, within=5)).ended
+            assert {item.id for item in (await near.list()).items} == {job.id, job_id}
+            assert [content async for content in near.images(job_id)] == [PNG]
+            assert await near.preview(job_id, 23) == PNG
+            assert len((await near.trace(job_id)).splitlines()) == 20
+            assert [model["id"] for model in await near.models()] == ["shapes"]
+            assert await near.rewards()
+            assert await near.strategies()
+            await near.delete(job.id)
+            with pytest.raises(rollover.NotFoundError):
+                await near.get(job.id)
+            with pytest.raises(rollover.WaitTimeoutError):
+                await near.wait((await near.submit("a blue square")).id, within=0.1)
+
+    asyncio.run(use())

@@ -1,0 +1,123 @@
+"""A warm engine on a tiny FLUX.1, and a desk that submits to it as the API does and reads what came of it."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from redis import Redis
+from torch import Tensor
+
+from app.enqueue import Enqueuer
+from contracts.events import Event, decode
+from contracts.jobs import Record
+from contracts.keys import events_key, job_key
+from contracts.resolution import accept
+from contracts.settings import Settings
+from models.rewards.protocol import Facts
+from tests.models.conftest import make_flux
+from workers.engine import Engine
+from workers.execution import Runner
+from workers.hold import connect
+from workers.settings import WorkerSettings
+from workers.store import ArtifactStore
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_flux(tmp_path_factory.mktemp("tiny-shapes"))
+
+
+@pytest.fixture(scope="session")
+def warm_engine(tiny_model: Path) -> Engine:
+    return Engine.load("shapes", WorkerSettings(device="cpu", model_paths={"shapes": tiny_model}))
+
+
+@pytest.fixture
+def engine(warm_engine: Engine) -> Engine:
+    """The warm engine with a table of rewards that a test may change."""
+    return replace(warm_engine, rewards={})
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Submits as the API does, runs in this process, reads what came of it."""
+
+    redis: Redis
+    settings: Settings
+    runner: Runner
+
+    def submit(self, **body: object) -> str:
+        given: dict[str, Any] = {"prompt": "a red circle", "reward": "brightness", "held_out": [], "seed": 1}
+        given |= {"budget": {"nfe": 60}} | body
+        raw = Redis.from_url(self.settings.redis_url or "")
+        with raw:
+            return Enqueuer(raw, self.settings).submit(Record.new(accept(given)), "")
+
+    def run(self, **body: object) -> Record:
+        job = self.submit(**body)
+        self.runner.run(job)
+        return self.record(job)
+
+    def record(self, job: str) -> Record:
+        fields: Any = self.redis.hgetall(job_key(job))
+        return Record.from_hash(fields)
+
+    def texts(self, job: str) -> list[str]:
+        entries: Any = self.redis.xrange(events_key(job))
+        return [fields["event"] for _, fields in entries]
+
+    def events(self, job: str) -> list[Event]:
+        return [decode(text) for text in self.texts(job)]
+
+    def file(self, path: str) -> Path:
+        return Path(self.settings.artifacts) / path
+
+
+@pytest.fixture
+def settings(redis_url: str, tmp_path: Path) -> Settings:
+    return Settings(redis_url=redis_url, data_dir=tmp_path)
+
+
+@pytest.fixture
+def runner(settings: Settings, engine: Engine) -> Iterator[Runner]:
+    connection = connect(settings.redis_url or "")
+    with connection:
+        yield Runner(connection, engine, ArtifactStore.open(settings.artifacts), "worker-1", settings)
+
+
+@pytest.fixture
+def desk(redis: Redis, settings: Settings, runner: Runner) -> Desk:
+    return Desk(redis, settings, runner)
+
+
+class Gate:
+    """A reward that waits: a test lets so many calls through and knows where the search stands."""
+
+    facts: ClassVar[Facts] = Facts(minimum=0.0, maximum=1.0, differentiable=False, source="a test")
+
+    def __init__(self, open_for: int = 0) -> None:
+        self.passes = threading.Semaphore(open_for)
+        self.reached = threading.Semaphore(0)
+
+    def score(self, images: Tensor, prompt: str) -> Tensor:  # noqa: ARG002
+        self.reached.release()
+        assert self.passes.acquire(timeout=30)
+        return images.float().mean((1, 2, 3))
+
+
+class Faulty:
+    """A reward that raises, or gives a number that is none."""
+
+    facts: ClassVar[Facts] = Facts(minimum=None, maximum=None, differentiable=False, source="a test")
+
+    def __init__(self, fault: Exception | float) -> None:
+        self.fault = fault
+
+    def score(self, images: Tensor, prompt: str) -> Tensor:  # noqa: ARG002
+        if isinstance(self.fault, Exception):
+            raise self.fault
+        return torch.full((len(images),), self.fault)

@@ -1,0 +1,272 @@
+"""Jobs that fail, are canceled, given back, taken over or repeated."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import redis as redis_py
+import torch
+
+from contracts.events import Canceled, CandidateEvent, Failed, Resumed, Started
+from contracts.jobs import Status, hash_fields
+from contracts.keys import job_key
+from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
+from tests.workers.conftest import Desk, Faulty, Gate
+from workers import hold as hold_module
+from workers.execution import GivenBackError, Runner
+from workers.hold import Hold, HoldLostError, Reply
+from workers.store import ArtifactStore
+
+
+@contextmanager
+def running(run: Callable[[], object]) -> Iterator[list[BaseException]]:
+    """Run in a thread meanwhile; what it raised is in the list afterwards."""
+    raised: list[BaseException] = []
+
+    def caught() -> None:
+        try:
+            run()
+        except BaseException as error:  # noqa: BLE001
+            raised.append(error)
+
+    thread = threading.Thread(target=caught)
+    thread.start()
+    try:
+        yield raised
+    finally:
+        thread.join(timeout=60)
+        assert not thread.is_alive()
+
+
+def gated(desk: Desk, calls: int) -> Gate:
+    """Let the reward through so many times."""
+    gate = desk.runner.engine.rewards["brightness"] = Gate(calls)
+    return gate
+
+
+def gapless(desk: Desk, job: str) -> bool:
+    seqs = [event.seq for event in desk.events(job)]
+    return seqs == list(range(1, len(seqs) + 1))
+
+
+def cancel(desk: Desk, job: str) -> None:
+    args = write_args(allowed=[Status.RUNNING], fields=hash_fields(cancel_requested=True))
+    desk.redis.eval(WRITE_SCRIPT, 2, *write_keys(job), *args)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "detail"),
+    [
+        (float("nan"), "reward_failed", "nan"),
+        (float("inf"), "reward_failed", "inf"),
+        (ValueError("cannot read\nthis prompt"), "reward_failed", "cannot read"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory", "CUDA out of memory"),
+        (MemoryError(), "out_of_memory", "MemoryError"),
+    ],
+)
+def test_a_failing_reward_fails_the_job_by_name(
+    desk: Desk, fault: Exception | float, code: str, detail: str
+) -> None:
+    desk.runner.engine.rewards["brightness"] = Faulty(fault)
+    record = desk.run()
+    assert record.status is Status.FAILED
+    assert record.error
+    assert record.error.code == code
+    assert detail in record.error.detail
+    assert "\n" not in record.error.detail
+    last = desk.events(record.id)[-1]
+    assert isinstance(last, Failed)
+    assert last.error == record.error
+    assert gapless(desk, record.id)
+
+
+def test_a_failing_model_fails_the_job_by_name(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a kernel failed")
+
+    monkeypatch.setattr("models.modular.ModularSession.velocity", broken)
+    record = desk.run()
+    assert record.error
+    assert (record.error.code, record.error.detail) == ("model_failed", "a kernel failed")
+
+
+def test_a_store_that_refuses_fails_the_job_by_name(desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / "a-file").touch()
+    desk.runner.store = ArtifactStore.open(str(tmp_path / "a-file" / "below"))
+    record = desk.run()
+    assert record.error
+    assert record.error.code == "storage_failed"
+
+
+def test_a_job_over_the_servers_time_fails_with_what_it_had_spent(desk: Desk) -> None:
+    desk.runner.settings = desk.settings.model_copy(update={"job_timeout_seconds": 0})
+    record = desk.run()
+    assert record.error
+    assert record.error.code == "deadline"
+    assert record.usage
+    assert record.usage.nfe_spent == 25
+
+
+def test_the_engine_works_on_after_a_failure(desk: Desk) -> None:
+    desk.runner.engine.rewards["sharpness"] = Faulty(float("nan"))
+    assert desk.run(reward="sharpness").status is Status.FAILED
+    assert desk.run().status is Status.SUCCEEDED
+
+
+def test_a_job_canceled_in_the_queue_is_left_alone(desk: Desk) -> None:
+    job = desk.submit()
+    args = write_args(allowed=[Status.QUEUED], status=Status.CANCELED, events=[Canceled(nfe_spent=0)])
+    desk.redis.eval(WRITE_SCRIPT, 2, *write_keys(job), *args)
+    before = desk.redis.hgetall(job_key(job))
+    desk.runner.run(job)
+    assert desk.redis.hgetall(job_key(job)) == before
+    assert [event.type for event in desk.events(job)] == ["queued", "canceled"]
+
+
+def test_a_deleted_job_is_left_alone(desk: Desk) -> None:
+    job = desk.submit()
+    desk.redis.delete(*write_keys(job))
+    desk.runner.run(job)
+    assert not desk.redis.exists(*write_keys(job))
+
+
+def test_a_cancel_keeps_the_best_so_far(desk: Desk) -> None:
+    gate = gated(desk, 3)
+    job = desk.submit()
+    with running(lambda: desk.runner.run(job)):
+        for _ in range(4):
+            gate.reached.acquire(timeout=30)
+        cancel(desk, job)
+        gate.passes.release(2)
+    record, events = desk.record(job), desk.events(job)
+    assert record.status is Status.CANCELED
+    candidates = [event for event in events if isinstance(event, CandidateEvent)]
+    assert len(candidates) <= 25 + 4 * 2
+    assert record.result
+    assert record.result.stopped_by == "canceled"
+    assert record.result.images[0].reward == max(candidate.reward for candidate in candidates)
+    assert isinstance(events[-1], Canceled)
+    assert events[-1].nfe_spent == len(candidates)
+    assert gapless(desk, job)
+
+
+def test_a_job_given_back_starts_again_and_is_charged_once(desk: Desk) -> None:
+    undisturbed = desk.run()
+    gate = gated(desk, 3)
+    job = desk.submit()
+    with running(lambda: desk.runner.run(job)) as raised:
+        for _ in range(4):
+            gate.reached.acquire(timeout=30)
+        desk.runner.stopping.set()
+        gate.passes.release()
+    assert [type(error) for error in raised] == [GivenBackError]
+    assert desk.record(job).status is Status.QUEUED
+    spent = desk.record(job).progress.nfe_spent
+    del desk.runner.engine.rewards["brightness"]
+    desk.runner.stopping.clear()
+    desk.runner.run(job)
+    record, events = desk.record(job), desk.events(job)
+    assert record.status is Status.SUCCEEDED
+    assert record.attempts == 2
+    assert [event.attempt for event in events if isinstance(event, Started)] == [1, 2]
+    resumed = [event for event in events if isinstance(event, Resumed)]
+    assert [(event.from_nfe, event.nfe_redone) for event in resumed] == [(0, spent)]
+    assert record.usage
+    assert (record.usage.nfe_spent, record.usage.nfe_redone) == (60, spent)
+    assert gapless(desk, job)
+    assert record.result
+    assert undisturbed.result
+    assert record.result.images[0].sha256 == undisturbed.result.images[0].sha256
+
+
+def test_redone_evaluations_add_up_over_attempts(desk: Desk) -> None:
+    job = desk.submit()
+    for spent in (7, 5):
+        held = Hold.take(desk.runner.connection, desk.record(job), "w")
+        progress = held.record.progress.model_copy(update={"nfe_spent": spent})
+        held.write(fields=hash_fields(progress=progress))
+    desk.runner.run(job)
+    usage = desk.record(job).usage
+    assert usage
+    assert usage.nfe_redone == 12
+
+
+def test_a_worker_that_stops_takes_no_job(desk: Desk) -> None:
+    desk.runner.stopping.set()
+    job = desk.submit()
+    with pytest.raises(GivenBackError):
+        desk.runner.run(job)
+    assert desk.record(job).attempts == 0
+
+
+def test_an_execution_that_was_overtaken_writes_nothing_more(desk: Desk) -> None:
+    gate = gated(desk, 2)
+    job = desk.submit()
+    with running(lambda: desk.runner.run(job)) as raised:
+        for _ in range(3):
+            gate.reached.acquire(timeout=30)
+        overtaking = replace(desk.runner, worker="worker-2", engine=replace(desk.runner.engine, rewards={}))
+        overtaking.run(job)
+        record, events = desk.record(job), desk.texts(job)
+        assert record.status is Status.SUCCEEDED
+        gate.passes.release(100)
+    assert raised == []
+    assert desk.record(job) == record
+    assert desk.texts(job) == events
+
+
+def test_a_job_lost_for_good_says_so_once(desk: Desk, runner: Runner) -> None:
+    job = desk.submit()
+    runner.report_lost(job)
+    runner.report_lost(job)
+    record = desk.record(job)
+    assert record.error
+    assert record.error.code == "worker_lost"
+    assert [event.type for event in desk.events(job)] == ["queued", "failed"]
+
+
+class Flaky(Hold):
+    """A hold whose connection breaks after some writes arrived, or before."""
+
+    breaks: list[str]
+
+    def _send(self, arguments: list[str]) -> Reply:
+        fault = self.breaks.pop(0) if self.breaks else None
+        if fault == "before":
+            raise redis_py.ConnectionError("gone")
+        reply = super()._send(arguments)
+        if fault == "after":
+            raise redis_py.ConnectionError("gone")
+        return reply
+
+
+@pytest.mark.parametrize("fault", ["before", "after"])
+def test_a_write_that_lost_its_reply_is_not_repeated(
+    desk: Desk, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hold_module, "PAUSES", (0.0, 0.0))
+    Flaky.breaks = [fault]
+    job = desk.submit()
+    held = Flaky.take(desk.runner.connection, desk.record(job), "w")
+    Flaky.breaks = [fault]
+    held.write([Started(attempt=9, worker="again")])
+    assert [event.type for event in desk.events(job)] == ["queued", "started", "started"]
+    assert held.last_seq == 3
+
+
+def test_a_redis_that_stays_away_is_an_infrastructure_fault(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hold_module, "PAUSES", (0.0,))
+    Flaky.breaks = ["before"] * 9
+    with pytest.raises(redis_py.ConnectionError):
+        Flaky.take(desk.runner.connection, desk.record(desk.submit()), "w")
+
+
+def test_a_hold_on_an_ended_job_is_refused(desk: Desk) -> None:
+    record = desk.run()
+    with pytest.raises(HoldLostError):
+        Hold.take(desk.runner.connection, record, "late")

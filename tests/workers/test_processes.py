@@ -1,0 +1,115 @@
+"""Real worker processes: one killed, one told to stop, one that cannot start."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.events import Started
+from contracts.jobs import Status
+from contracts.keys import WORKERS_KEY
+from tests.workers.conftest import Desk
+
+ROOT = Path(__file__).parents[2]
+Start = Callable[[], "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def start(desk: Desk, tiny_model: Path, tmp_path: Path) -> Iterator[Start]:
+    """Start a worker process; whatever still runs afterwards is killed."""
+    environment = {
+        **os.environ,
+        "ROLLOVER_REDIS_URL": desk.settings.redis_url or "",
+        "ROLLOVER_DATA_DIR": str(tmp_path),
+        "ROLLOVER_MODEL_PATHS": f"shapes={tiny_model}",
+        "ROLLOVER_DEVICE": "cpu",
+        "OMP_NUM_THREADS": "1",
+    }
+    with ExitStack() as started, (tmp_path / "workers.log").open("wb") as log:
+
+        def start() -> "subprocess.Popen[bytes]":
+            command = [sys.executable, "-m", "workers", "--model", "shapes"]
+            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+            started.callback(process.wait)
+            started.callback(process.kill)
+            return process
+
+        yield start
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> float:
+    """Wait until it holds; the seconds that took."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
+def pid_of(desk: Desk, job: str) -> int:
+    """The process that runs a job."""
+    started = [event for event in desk.events(job) if isinstance(event, Started)]
+    text: Any = desk.redis.get(f"rollover:worker:{started[-1].worker}")
+    assert text
+    return int(text.split('"pid":')[1].split(",")[0])
+
+
+def test_jobs_survive_a_killed_worker_and_a_stopped_one(desk: Desk, start: Start) -> None:
+    workers = {process.pid: process for process in (start(), start())}
+    wait_for(lambda: desk.redis.scard(WORKERS_KEY) == 2)
+    long = desk.submit(budget={"nfe": 2000})
+    wait_for(lambda: desk.record(long).progress.nfe_spent > 25)
+    killed = workers.pop(pid_of(desk, long))
+    killed.kill()
+    others = [desk.submit(seed=seed, budget={"nfe": 60}) for seed in range(3)]
+    assert wait_for(lambda: desk.record(long).attempts == 2) < 20
+    [survivor] = workers.values()
+    wait_for(lambda: desk.record(long).progress.nfe_spent > 25)
+    survivor.send_signal(signal.SIGTERM)
+    assert survivor.wait(timeout=20) == 0
+    assert desk.record(long).status is Status.QUEUED
+    start()
+    wait_for(lambda: desk.record(long).attempts == 3)
+    wait_for(lambda: all(desk.record(job).status.final for job in (*others, long)))
+    for job in (*others, long):
+        assert desk.record(job).status is Status.SUCCEEDED
+        seqs = [event.seq for event in desk.events(job)]
+        assert seqs == list(range(1, len(seqs) + 1))
+    usage = desk.record(long).usage
+    assert usage
+    assert usage.nfe_spent == 2000
+    assert usage.nfe_redone > 50
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("ROLLOVER_MODEL_PATHS", "shapes=/nowhere", "the model cannot be loaded: no model at /nowhere"),
+        ("ROLLOVER_REDIS_URL", "unix:///nowhere.sock", "no Redis at unix:///nowhere.sock"),
+        ("ROLLOVER_REDIS_URL", "", "ROLLOVER_REDIS_URL is not set"),
+        ("ROLLOVER_PORT", "many", "a ROLLOVER_* setting is wrong"),
+    ],
+)
+def test_a_worker_that_cannot_start_says_why(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    redis_url: str,
+    setting: str,
+    value: str,
+    message: str,
+) -> None:
+    from workers.main import main  # noqa: PLC0415
+
+    monkeypatch.setenv("ROLLOVER_REDIS_URL", redis_url)
+    monkeypatch.setenv(setting, value)
+    if not value:
+        monkeypatch.delenv(setting)
+    assert main(["--model", "shapes"]) in {1, 2}
+    assert message in capsys.readouterr().err
