@@ -44,7 +44,9 @@ def job_error(error: Exception) -> JobError:
     """What a client is told of a failure: the code, and the cause in one line. Never a stack trace."""
     cause = error.__cause__ if isinstance(error, JobFailedError) and error.__cause__ else error
     code = _code(error, cause)
-    lines = str(cause).strip().splitlines()
+    # An OSError's own text has a path of this machine in it.
+    text = cause.strerror or "" if isinstance(cause, OSError) else str(cause)
+    lines = text.strip().splitlines()
     detail = lines[0] if lines else type(cause).__name__
     return JobError(code=code, title=ERRORS[code].title, detail=detail[:LONGEST_DETAIL])
 

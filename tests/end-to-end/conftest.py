@@ -19,7 +19,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Stack]:
     os.environ |= {"ROLLOVER_MODEL_PATHS": f"shapes={tiny_model}", "ROLLOVER_DEVICE": "cpu"}
-    with Stack(StackSettings(port=0, data_dir=tmp_path_factory.mktemp("var")), str) as stack:
+    with Stack(StackSettings(port=0, data_dir=tmp_path_factory.mktemp("var")), print) as stack:
         yield stack
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -16,7 +17,7 @@ from tests.rollover.unreliable import unreliable
 LONG = 3000
 
 
-def submit(client: Client, nfe: int = 60, **fields: object) -> Generation:
+def submit(client: Client, nfe: int = 60, **fields: Any) -> Generation:  # noqa: ANN401
     return client.submit("a red circle", reward="brightness", nfe=nfe, held_out=[], **fields)
 
 

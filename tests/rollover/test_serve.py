@@ -99,7 +99,7 @@ def test_a_port_in_use_is_named_and_nothing_is_started(short_dir: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         said: list[str] = []
-        with pytest.raises(StackError, match=rf"port {port}: Address already in use.*ROLLOVER_PORT"):
+        with pytest.raises(StackError, match=rf"port {port}: Address already in use\..*ROLLOVER_PORT"):
             Stack(StackSettings(port=port, data_dir=short_dir), said.append).__enter__()
     assert said == []
 
@@ -108,7 +108,7 @@ def test_a_data_directory_in_use_is_refused(serve: Callable[..., Serving], short
     first = serve()
     first.pids()
     with pytest.raises(StackError, match=rf"in use by another `rollover serve` \(pid {first.process.pid}\)"):
-        Stack(StackSettings(port=0, data_dir=short_dir), str).__enter__()
+        Stack(StackSettings(port=0, data_dir=short_dir), print).__enter__()
 
 
 def test_a_dead_child_is_reported_and_ends_the_rest(serve: Callable[..., Serving]) -> None:
@@ -175,7 +175,7 @@ def test_a_killed_supervisor_leaves_no_orphans(serve: Callable[..., Serving]) ->
 
 
 def test_a_wrong_setting_is_named() -> None:
-    with pytest.raises(StackError, match="ROLLOVER_.*'many'"):
+    with pytest.raises(StackError, match=r"ROLLOVER_.*'many'"):
         StackSettings.from_environment({"ROLLOVER_PORT": "many"})
 
 

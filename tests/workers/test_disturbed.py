@@ -65,6 +65,8 @@ def cancel(desk: Desk, job: str) -> None:
         (ValueError("cannot read\nthis prompt"), "reward_failed", "cannot read"),
         (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory", "CUDA out of memory"),
         (MemoryError(), "out_of_memory", "MemoryError"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out_of_memory", "can't allocate"),
+        (FileNotFoundError(2, "No such file or directory", "/srv/secret"), "reward_failed", "No such file"),
     ],
 )
 def test_a_failing_reward_fails_the_job_by_name(
@@ -77,6 +79,7 @@ def test_a_failing_reward_fails_the_job_by_name(
     assert record.error.code == code
     assert detail in record.error.detail
     assert "\n" not in record.error.detail
+    assert "/srv" not in record.error.detail
     last = desk.events(record.id)[-1]
     assert isinstance(last, Failed)
     assert last.error == record.error
