@@ -1,1 +1,1 @@
-"""What the documentation claims, as runnable programs. Results are JSON and Markdown in benchmarks/results."""
+"""What the documentation claims, as runnable programs. Results go to benchmarks/results."""

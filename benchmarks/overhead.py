@@ -1,6 +1,6 @@
 """Wall time of a search over the time of the same bare model, decode and reward calls, in one run.
 
-    python -m benchmarks.overhead --nfe 200 --repeats 5
+python -m benchmarks.overhead --nfe 200 --repeats 5
 """
 
 import argparse
@@ -80,7 +80,15 @@ def main(arguments: list[str] | None = None) -> None:
         ratios = [ours / floor for ours, floor in pairs]
         ours, floor = (statistics.median(column) for column in zip(*pairs, strict=True))
         data[name] = {"seconds": pairs, "ratio": statistics.median(ratios)}
-        rows.append([name, f"{ours:.2f}", f"{floor:.2f}", f"{statistics.median(ratios):.2f}", f"{min(ratios):.2f} to {max(ratios):.2f}"])  # noqa: E501
+        rows.append(
+            [
+                name,
+                f"{ours:.2f}",
+                f"{floor:.2f}",
+                f"{statistics.median(ratios):.2f}",
+                f"{min(ratios):.2f} to {max(ratios):.2f}",
+            ]
+        )
     header = [f"{options.nfe} NFE", "search, s", "bare calls, s", "median ratio", "range"]
     save("overhead", {"settings": vars(options), **data}, table(header, rows))
 

@@ -1,6 +1,6 @@
 """How good the bundled model is: exact match by steps, and how much an early prediction tells of the end.
 
-    python -m benchmarks.quality --prompts 300
+python -m benchmarks.quality --prompts 300
 """
 
 import argparse
@@ -72,7 +72,9 @@ def main(arguments: list[str] | None = None) -> None:
     with torch.inference_mode():
         verdicts = exact_match(hard_prompts(options.prompts))
         told = foresight(hard_prompts(options.foresight_prompts), options.noises)
-    rates = {steps: (float(np.mean(v)), float(np.std(v, ddof=1) / len(v) ** 0.5)) for steps, v in verdicts.items()}
+    rates = {
+        steps: (float(np.mean(v)), float(np.std(v, ddof=1) / len(v) ** 0.5)) for steps, v in verdicts.items()
+    }
     correlations = {t: (float(np.mean(v)), float(np.std(v, ddof=1) / len(v) ** 0.5)) for t, v in told.items()}
     first = table(
         ["Euler steps", f"{HELD_OUT}, {options.prompts} hard prompts"],
@@ -82,7 +84,11 @@ def main(arguments: list[str] | None = None) -> None:
         ["time", "correlation of the one-step reward with the final one, within a prompt"],
         [[str(t), f"{mean:.2f} ± {error:.2f}"] for t, (mean, error) in correlations.items()],
     )
-    save("quality", {"settings": vars(options), "exact": rates, "foresight": correlations}, f"{first}\n\n{second}")
+    save(
+        "quality",
+        {"settings": vars(options), "exact": rates, "foresight": correlations},
+        f"{first}\n\n{second}",
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Reward against strategy at one budget, on hard prompts of the bundled model, with paired differences.
 
-    python -m benchmarks.search --prompts 100 --seeds 2 --nfe 200 --processes 2
+python -m benchmarks.search --prompts 100 --seeds 2 --nfe 200 --processes 2
 """
 
 import argparse
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.setup import HELD_OUT, Method, Task, run
+from benchmarks.setup import HELD_OUT, Method, Task, picture, run
 from benchmarks.tables import mean_and_error, save, shown, table
 from models.shapes.world import hard_prompts
 
@@ -44,7 +44,7 @@ def measure(job: tuple[str, int, int, Sequence[str], str]) -> list[dict[str, Any
                 "prompt": prompt,
                 "seed": seed,
                 "given": best.reward,
-                "held_out": task.held_out(best.image),
+                "held_out": task.held_out(picture(best)),
                 "first": state.first_reward,
                 "nfe": state.ledger.nfe_spent,
                 "seconds": seconds,
@@ -74,7 +74,7 @@ def column(rows: list[dict[str, Any]], method: str, key: str) -> list[float]:
 
 
 def summary(rows: list[dict[str, Any]], methods: Sequence[str], given: str) -> str:
-    """The table: means with standard errors, and what `rbf` has over each method on the same prompt and seed."""
+    """The table: means with standard errors, and what `rbf` has over each, by pairs."""
     lines = []
     for name in methods:
         cells = [name, f"{mean_and_error(column(rows, name, 'nfe'))[0]:.0f}"]

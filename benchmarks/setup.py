@@ -11,6 +11,7 @@ from models.backend import FlowBackend, Session
 from models.registry import load_model, load_reward
 from models.rewards.composite import Composite, Part
 from models.rewards.protocol import Reward
+from sampling.events import Candidate
 from sampling.problem import Problem, Scores
 from sampling.sampler import Sampler
 from sampling.search import search
@@ -84,3 +85,10 @@ def run(task: Task, method: Method, nfe: int, seed: int) -> State:
     with torch.inference_mode():
         *_, last = search(problem, make_strategy(method.strategy, method.params))
     return last.state
+
+
+def picture(candidate: Candidate) -> Tensor:
+    """The candidate's picture [3, h, w]; within one run every candidate has it."""
+    if candidate.image is None:
+        raise ValueError(f"candidate {candidate.nfe} has no picture")
+    return candidate.image

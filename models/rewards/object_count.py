@@ -13,7 +13,7 @@ SHARPNESS = 0.5
 
 
 class ObjectCount:
-    """exp(-0.5 RSS), RSS = sum over the groups asked for of (soft count - wanted)^2; other objects do not matter.
+    """exp(-0.5 RSS), RSS = sum over the groups asked for of (soft count - wanted)^2; others do not matter.
 
     The role of the counting reward of arXiv 2503.19385, section 5.2, bounded so that rewards can be added.
     """
@@ -30,7 +30,7 @@ class ObjectCount:
         self.device = torch.device(device)
 
     def score(self, images: Tensor, prompt: str) -> Tensor:
-        """See `models.rewards.protocol.Reward.score`. Raises ValueError when the prompt names no coloured shape."""
+        """See `Reward.score`. Raises ValueError when the prompt names no coloured shape."""
         wanted = torch.from_numpy(parse(prompt).counts()).to(self.device)
         asked = wanted > 0
         counts = heat(images, self.device).sum((2, 3))[:, asked]

@@ -22,7 +22,7 @@ class SceneExact:
         self.device = torch.device(device)
 
     def score(self, images: Tensor, prompt: str) -> Tensor:
-        """See `models.rewards.protocol.Reward.score`. Raises ValueError when the prompt names no coloured shape."""
+        """See `Reward.score`. Raises ValueError when the prompt names no coloured shape."""
         description = parse(prompt)
         if images.shape[-2:] != (IMAGE_SIZE, IMAGE_SIZE):
             images = functional.interpolate(images, (IMAGE_SIZE, IMAGE_SIZE), mode="area")

@@ -11,7 +11,7 @@ from models.shapes.world import parse
 
 
 class SceneMatch:
-    """exp(-0.7 sum |soft count - wanted|) over all colours and shapes, times how clearly the relation holds."""
+    """exp(-0.7 sum |soft count - wanted|) over all kinds of object, times how clearly the relation holds."""
 
     facts: ClassVar[Facts] = Facts(
         minimum=0.0,
@@ -25,7 +25,7 @@ class SceneMatch:
         self.device = torch.device(device)
 
     def score(self, images: Tensor, prompt: str) -> Tensor:
-        """See `models.rewards.protocol.Reward.score`. Raises ValueError when the prompt names no coloured shape."""
+        """See `Reward.score`. Raises ValueError when the prompt names no coloured shape."""
         description = parse(prompt)
         heat_map = heat(images, self.device)
         return count_match(heat_map, description) * relation_match(heat_map, description)

@@ -1,1 +1,1 @@
-"""The bundled world `shapes`: scenes, captions, judge, learned detector, weights and the programs that train them."""
+"""The bundled world `shapes`: scenes, captions, judge, detector, weights, and how they are trained."""

@@ -1,7 +1,7 @@
 """A small learned detector: soft counts of every colour and shape, and where they are.
 
-Fully convolutional: [b, 3, 64, 64] to a heat map [b, CLASSES, 8, 8] of object centres in (0, 1). Differentiable, and
-trained on blurred, mixed and half-drawn pictures, so that it grades what it is unsure of.
+Fully convolutional: [b, 3, 64, 64] to a heat map [b, CLASSES, 8, 8] of object centres in (0, 1).
+Differentiable, and trained on blurred, mixed and half-drawn pictures, so that it grades what it is unsure of.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Detector(nn.Module):
             _block(96, 96),
         )
         self.head = nn.Conv2d(96, CLASSES, 1)
-        nn.init.constant_(self.head.bias, -4.0)
+        if self.head.bias is not None:
+            nn.init.constant_(self.head.bias, -4.0)  # objects are rare
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [b, CLASSES, 8, 8] of images [b, 3, 64, 64] in [0, 1]."""
@@ -57,7 +58,7 @@ def load(device: torch.device) -> Detector:
     """The shipped detector, one for all rewards on a device."""
     detector = Detector()
     detector.load_state_dict(load_file(WEIGHTS))
-    return detector.eval().requires_grad_(False).to(device)
+    return detector.eval().requires_grad_(requires_grad=False).to(device)
 
 
 def heat(images: Tensor, device: torch.device) -> Tensor:
@@ -75,7 +76,7 @@ def count_match(heat_map: Tensor, description: Description) -> Tensor:
 
 
 def relation_match(heat_map: Tensor, description: Description) -> Tensor:
-    """How clearly the two objects' expected centres stand in the relation: [b] in (0, 1); ones without a relation."""
+    """How clearly the two objects' expected centres stand in the relation: [b]; ones without one."""
     if description.relation is None:
         return heat_map.new_ones(len(heat_map))
     first, second = (_centre(heat_map[:, group.kind]) for group in description.groups)

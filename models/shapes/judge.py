@@ -1,7 +1,7 @@
 """The programmatic judge: reads the objects out of a picture and compares them with a caption.
 
-Pixels go to the nearest palette colour, colours fall into connected components, and a component's shape is the
-template (circle, square, triangle) that overlaps it best.
+Pixels go to the nearest palette colour, colours fall into connected components, and a
+component's shape is the template (circle, square, triangle) that overlaps it best.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def read_objects(image: NDArray[np.float32]) -> list[Found]:
     labels = _colour_labels(image)
     found: list[Found] = []
     for colour in range(len(COLOUR_NAMES)):
-        regions, count = ndimage.label(labels == colour, structure=_EIGHT_CONNECTED)
+        regions = np.empty(labels.shape, dtype=np.int32)
+        ndimage.label(labels == colour, structure=_EIGHT_CONNECTED, output=regions)
         for index, window in enumerate(ndimage.find_objects(regions), start=1):
             mask = regions[window] == index
             if mask.sum() >= SPECK_AREA:
@@ -95,7 +96,7 @@ def _best_overlap(mask: NDArray[np.bool_], shape: str) -> float:
 
 
 def _measure_triangle() -> tuple[float, float]:
-    """Area of the unit triangle, and how far its bounding-box centre lies from its origin (positive: above)."""
+    """Area of the unit triangle, and its bounding-box centre below its origin."""
     axis = np.linspace(-2, 2, 2001, dtype=np.float32)
     inside = signed_distance("triangle", axis[None, :], axis[:, None], 1.0) < 0
     rows = axis[inside.any(1)]

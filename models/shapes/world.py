@@ -142,7 +142,7 @@ def parse(caption: str) -> Description:
             f"(colours: {', '.join(COLOURS)}; shapes: {', '.join(SHAPES)})"
         )
     groups = tuple(Group(_count(m["count"]), m["colour"], m["shape"]) for m in matches)
-    between = text[matches[0].end() : matches[1].start()] if len(matches) == 2 else ""  # noqa: PLR2004
+    between = text[matches[0].end() : matches[1].start()] if len(matches) == 2 else ""
     relation = _RELATION.search(between)
     return Description(groups, Relation(relation.group()) if relation else None)
 
@@ -224,7 +224,7 @@ def signed_distance(
     if shape == "square":
         return np.maximum(np.abs(dx), np.abs(dy)) - 0.88 * radius
     # An upward triangle: three half-planes; the base lies 0.75 radius below the centre.
-    slanted = (np.abs(dx) * 2.0 - dy) / np.sqrt(5.0)
+    slanted = (np.abs(dx) * 2.0 - dy) / 5.0**0.5
     return np.maximum(slanted - 0.52 * radius, dy - 0.85 * radius)
 
 

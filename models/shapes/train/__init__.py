@@ -1,1 +1,1 @@
-"""Training programs of the bundled model: autoencoder, flow, detector. `python -m models.shapes.train` runs all."""
+"""Training programs of the bundled model: autoencoder, flow, detector: `python -m models.shapes.train`."""

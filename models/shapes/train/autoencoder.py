@@ -1,5 +1,8 @@
 """Train the autoencoder: 64 x 64 RGB to 4 latent channels at 16 x 16."""
 
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
+# diffusers annotates configs and outputs more narrowly than they are.
+
 from __future__ import annotations
 
 import argparse
@@ -16,6 +19,8 @@ from torch.nn import functional
 
 from models.shapes.world import IMAGE_SIZE, place, render, training_description
 
+STEPS = 1000
+BATCH = 32
 KL_WEIGHT = 2e-4
 EMA_DECAY = 0.998
 
@@ -43,7 +48,7 @@ def images(count: int, rng: np.random.Generator) -> Tensor:
 
 
 def train(steps: int, batch_size: int, seed: int) -> AutoencoderKL:
-    """L1 + 2 L2 + KL with noised latents for the decoder; returns the EMA weights with scale and shift in its config."""
+    """L1 + 2 L2 + KL; returns the averaged weights, with scale and shift in their config."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     net = build()
@@ -57,7 +62,9 @@ def train(steps: int, batch_size: int, seed: int) -> AutoencoderKL:
             posterior = net.encode(target).latent_dist
             output = net.decode(posterior.sample()).sample
         error = output.float() - target
-        loss = error.abs().mean() + 2 * error.square().mean() + KL_WEIGHT * posterior.kl().float().mean() / 1024
+        loss = (
+            error.abs().mean() + 2 * error.square().mean() + KL_WEIGHT * posterior.kl().float().mean() / 1024
+        )
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -65,7 +72,9 @@ def train(steps: int, batch_size: int, seed: int) -> AutoencoderKL:
         schedule.step()
         _average(ema, net, min(EMA_DECAY, (i + 1) / (i + 10)))
         if (i + 1) % 100 == 0:
-            print(f"autoencoder {i + 1}/{steps} loss {loss:.4f} {time.monotonic() - started:.0f} s", flush=True)  # noqa: T201
+            print(
+                f"autoencoder {i + 1}/{steps} loss {loss:.4f} {time.monotonic() - started:.0f} s", flush=True
+            )
     calibrate(ema, images(256, rng))
     return ema
 
@@ -76,7 +85,7 @@ def _rate(step: int, steps: int) -> float:
 
 @torch.no_grad()
 def _average(ema: torch.nn.Module, net: torch.nn.Module, decay: float) -> None:
-    torch._foreach_lerp_(list(ema.parameters()), list(net.parameters()), 1 - decay)  # noqa: SLF001
+    torch._foreach_lerp_(list(ema.parameters()), list(net.parameters()), 1 - decay)
 
 
 @torch.no_grad()
@@ -88,7 +97,9 @@ def calibrate(net: AutoencoderKL, batch: Tensor) -> None:
     error = functional.mse_loss(net.decode(latents).sample.clamp(-1, 1), batch)
     noised = latents + 0.1 * latents.std() * torch.randn_like(latents)
     noised_error = functional.mse_loss(net.decode(noised).sample.clamp(-1, 1), batch)
-    print(f"PSNR {_psnr(error):.1f} dB, from latents with 10 % noise {_psnr(noised_error):.1f} dB", flush=True)  # noqa: T201
+    print(
+        f"PSNR {_psnr(error):.1f} dB, from latents with 10 % noise {_psnr(noised_error):.1f} dB", flush=True
+    )
 
 
 def _psnr(mean_square_error: Tensor) -> float:
@@ -98,8 +109,8 @@ def _psnr(mean_square_error: Tensor) -> float:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--batch-size", type=int, default=BATCH)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(".train/autoencoder"))
     arguments = parser.parse_args()

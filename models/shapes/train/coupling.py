@@ -1,11 +1,11 @@
 """Noise that goes with a scene: a data-dependent coupling that makes the flow few-step from the start.
 
 Flow matching may couple noise and data in any way that keeps both marginals (Albergo et al., "Stochastic
-interpolants with data-dependent couplings", 2024). Here the layout of a scene is read off its noise: the occupied
-cells are those with the largest projections on one latent channel, the groups follow the order of the projections
-on a second, offsets and sizes are further projections through the Gaussian distribution function. All cells being
-alike, the layouts stay uniform. Training draws the noise given the scene, which is the same joint distribution and
-needs no new rendering. See docs/decisions/0001-coupled-noise.md.
+interpolants with data-dependent couplings", 2024). Here a scene's layout is read off its noise: the
+occupied cells are those with the largest projections on one latent channel, the groups follow the order of the
+projections on a second, offsets and sizes are further projections through the Gaussian distribution function.
+All cells being alike, the layouts stay uniform. Training draws the noise given the scene, which is the same
+joint distribution and needs no new rendering. See docs/decisions/0003-coupled-noise.md.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _RELATIONS = list(Relation)
 
 
 def templates() -> Tensor:
-    """Orthonormal latent patterns [5, CELLS, 4 * 16 * 16]: a cell's mean in channels 0 to 3, its tilt in channel 0."""
+    """Orthonormal latent patterns [5, CELLS, 4 * 16 * 16]: cell means of 4 channels, tilt of channel 0."""
     patterns = np.zeros((5, CELLS, *LATENT_SHAPE), dtype=np.float32)
     for cell in range(CELLS):
         (top, bottom), (left, right) = _SPANS[cell // GRID], _SPANS[cell % GRID]
@@ -136,7 +136,7 @@ def _ranked(values: Tensor, precedence: Tensor, generator: torch.Generator) -> T
 
 
 def _related(batch: Layouts, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Projections whose best pair (first by channel 0, second by channel 1) is the scene's: rejection sampling."""
+    """Projections whose best pair (first by channel 0, second by channel 1) is the scene's, by rejection."""
     count = len(batch.relation)
     first = torch.randn(count, TRIALS, CELLS, generator=generator)
     second = torch.randn(count, TRIALS, CELLS, generator=generator)

@@ -1,4 +1,4 @@
-"""Train the detector on rendered, spoilt and mixed scenes, and on the flow's own pictures as the judge reads them.
+"""Train the detector on spoilt and mixed scenes, and on the flow's own pictures as the judge reads them.
 
 The flow's one-step pictures are what a search scores most, so the detector must neither miss their shapes nor
 accept their defects.
@@ -23,6 +23,8 @@ from models.shapes.train.evaluate import decode, generator_noise, sample
 from models.shapes.train.networks import load_repository, text_ids
 from models.shapes.world import CLASSES, IMAGE_SIZE, hard_prompts, place, render, training_description
 
+STEPS = 1200
+PICTURES = 6400
 CENTRE_WEIGHT = 4.0  # a centre weighs as much as four cells of background
 STEP_COUNTS = (1, 1, 2, 4)  # how the flow's pictures are drawn: half of them in one step
 
@@ -68,7 +70,7 @@ def drawn(repository: Path, count: int, rng: np.random.Generator) -> Labelled:
 
 
 def spoil(images: Tensor, targets: Tensor, generator: torch.Generator) -> Labelled:
-    """Mix a third of the pictures with others (their objects count in proportion), blur a third, add noise to all."""
+    """Mix a third of the pictures (objects count in proportion), blur a third, add noise to all."""
     count = len(images)
     kind = torch.rand(count, generator=generator)
     share = torch.rand(count, generator=generator).where(kind < 1 / 3, torch.ones(count))[:, None, None, None]
@@ -82,7 +84,7 @@ def spoil(images: Tensor, targets: Tensor, generator: torch.Generator) -> Labell
 
 
 def train(steps: int, own: Labelled, seed: int) -> Detector:
-    """Weighted cross-entropy on half rendered and spoilt, half drawn pictures; returns the detector in eval mode."""
+    """Weighted cross-entropy on half spoilt scenes, half drawn pictures; returns the detector."""
     torch.manual_seed(seed)
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     bank_images, bank_targets = rendered(6000, rng)
@@ -103,20 +105,23 @@ def train(steps: int, own: Labelled, seed: int) -> Detector:
         optimiser.step()
         schedule.step()
         if (i + 1) % 100 == 0:
-            print(f"detector {i + 1}/{steps} loss {loss.item():.3f} {time.monotonic() - started:.0f} s", flush=True)  # noqa: T201
+            print(
+                f"detector {i + 1}/{steps} loss {loss.item():.3f} {time.monotonic() - started:.0f} s",
+                flush=True,
+            )
     return detector.eval()
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--pictures", type=int, default=6400)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--pictures", type=int, default=PICTURES)
     parser.add_argument("--repository", type=Path, default=Path(".train/flow/repository"))
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     arguments = parser.parse_args()
     own = drawn(arguments.repository, arguments.pictures, np.random.default_rng(5))
-    print("pictures drawn", flush=True)  # noqa: T201
+    print("pictures drawn", flush=True)
     save_file(train(arguments.steps, own, seed=0).state_dict(), arguments.out)
 
 

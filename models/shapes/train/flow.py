@@ -1,5 +1,8 @@
 """Train the flow: transformer and text encoders on encoded scenes with coupled noise."""
 
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
+# diffusers annotates configs and outputs more narrowly than they are.
+
 from __future__ import annotations
 
 import argparse
@@ -21,6 +24,8 @@ from models.shapes.train.evaluate import exact_rates
 from models.shapes.train.networks import TOKENS_PER_SIDE, Flow, pack, save_repository, text_ids
 from models.shapes.world import CLASSES, IMAGE_SIZE, Scene, hard_prompts, place, render, training_description
 
+STEPS = 2200
+BATCH = 64
 EMA_DECAY = 0.999
 AUXILIARY_WEIGHT = 0.05
 POOL_SIZE = 40_000
@@ -31,7 +36,7 @@ CONSTANT = 0.5
 
 @dataclass(frozen=True)
 class Pool:
-    """Encoded training scenes: latents [n, 4, 16, 16] half, text [n, 16], tokens [n, 64] classes (CLASSES: none)."""
+    """Encoded training scenes: latents [n, 4, 16, 16] half, text [n, 16], tokens [n, 64] classes."""
 
     latents: Tensor
     text: Tensor
@@ -46,7 +51,11 @@ def build_pool(autoencoder: AutoencoderKL, size: int, seed: int) -> Pool:
     descriptions, scenes, latents = [], [], []
     while len(scenes) < size:
         description = training_description(rng)
-        if str(description) not in held_out or description.relation is not None or len(description.groups) == 1:
+        if (
+            str(description) not in held_out
+            or description.relation is not None
+            or len(description.groups) == 1
+        ):
             descriptions.append(description)
             scenes.append(place(description, rng))
     scale, shift = autoencoder.config.scaling_factor, autoencoder.config.shift_factor
@@ -89,7 +98,7 @@ def optimisers(flow: Flow, head: nn.Linear) -> list[torch.optim.Optimizer]:
     for name, parameter in flow.named_parameters():
         block = name.startswith(("transformer.transformer_blocks", "transformer.single_transformer_blocks"))
         modulation = ".linear." in name
-        (matrices if block and parameter.ndim == 2 and not modulation else others).append(parameter)  # noqa: PLR2004
+        (matrices if block and parameter.ndim == 2 and not modulation else others).append(parameter)
     return [
         torch.optim.Muon(matrices, lr=2e-3, weight_decay=0.01, adjust_lr_fn="match_rms_adamw", ns_steps=4),
         torch.optim.AdamW(others, lr=2e-3, weight_decay=0.01, betas=(0.9, 0.97)),
@@ -119,12 +128,23 @@ def train(pool: Pool, autoencoder: AutoencoderKL, steps: int, batch_size: int, o
                 group["lr"] = 2e-3 * rate(i, steps)
         running.append(_step(flow, low, head, opts, next(batches)))
         decay = min(EMA_DECAY, (i + 1) / (i + 10))
-        torch._foreach_lerp_(_data(ema), _data(flow), 1 - decay)  # noqa: SLF001
+        torch._foreach_lerp_(_data(ema), _data(flow), 1 - decay)
         if (i + 1) % 100 == 0:
-            print(f"flow {i + 1}/{steps} loss {np.mean(running[-100:]):.4f} {time.monotonic() - started:.0f} s", flush=True)  # noqa: T201, E501
+            print(
+                f"flow {i + 1}/{steps} loss {np.mean(running[-100:]):.4f} {time.monotonic() - started:.0f} s",
+                flush=True,
+            )
         if (i + 1) % EVALUATE_EVERY == 0 or i + 1 == steps:
-            torch.save({"step": i + 1, "flow": flow.state_dict(), "head": head.state_dict(), "ema": ema.state_dict()}, out / "checkpoint.pt")  # noqa: E501
-            print(f"exact {exact_rates(ema, autoencoder, hard_prompts(100))}", flush=True)  # noqa: T201
+            torch.save(
+                {
+                    "step": i + 1,
+                    "flow": flow.state_dict(),
+                    "head": head.state_dict(),
+                    "ema": ema.state_dict(),
+                },
+                out / "checkpoint.pt",
+            )
+            print(f"exact {exact_rates(ema, autoencoder, hard_prompts(100))}", flush=True)
     return ema
 
 
@@ -163,7 +183,7 @@ def _step(
     opts: list[torch.optim.Optimizer],
     batch: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
 ) -> float:
-    """One step: forward and backward in bfloat16, the update on the float32 weights. Returns the velocity loss."""
+    """One step: forward and backward in bfloat16, the update in float32. Returns the velocity loss."""
     x, t, text, velocity, classes = batch
     # Flash attention's backward is slow on CPUs; plain matmul and softmax are faster at 80 tokens.
     with sdpa_kernel(SDPBackend.MATH):
@@ -178,15 +198,15 @@ def _step(
     for opt in opts:
         opt.step()
     head.zero_grad()
-    torch._foreach_copy_(_data(low), _data(flow))  # noqa: SLF001
+    torch._foreach_copy_(_data(low), _data(flow))
     return loss.item()
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=8000)
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--batch-size", type=int, default=BATCH)
     parser.add_argument("--pool", type=int, default=POOL_SIZE)
     parser.add_argument("--autoencoder", type=Path, default=Path(".train/autoencoder"))
     parser.add_argument("--out", type=Path, default=Path(".train/flow"))
@@ -195,7 +215,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     autoencoder = AutoencoderKL.from_pretrained(arguments.autoencoder).eval()
     pool = build_pool(autoencoder, arguments.pool, seed=1)
-    print("pool encoded", flush=True)  # noqa: T201
+    print("pool encoded", flush=True)
     ema = train(pool, autoencoder, arguments.steps, arguments.batch_size, arguments.out)
     save_repository(ema, autoencoder, arguments.out / "repository")
 

@@ -1,5 +1,8 @@
 """The untrained networks of the flow, and how they are put together as a FLUX.1 repository."""
 
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
+# diffusers annotates configs and outputs more narrowly than they are.
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -82,8 +85,8 @@ class Flow(nn.Module):
     def forward(self, x: Tensor, t: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Velocity [b, 64, 16] at packed latents x [b, 64, 16] and times t [b], and features [b, 64, 128].
 
-        The transformer's own forward, but with time embedded in float32 whatever the weights' type, and with the
-        image features behind the double blocks, for the auxiliary loss.
+        The transformer's own forward, but with time embedded in float32 whatever the weights' type, and
+        with the image features behind the double blocks, for the auxiliary loss.
         """
         net = self.transformer
         pooled = self.clip(text).pooler_output
@@ -146,5 +149,9 @@ def load_repository(path: Path) -> tuple[Flow, AutoencoderKL]:
     """Read back what `save_repository` wrote, in float32."""
     pipeline = FluxPipeline.from_pretrained(path, torch_dtype=torch.float32, local_files_only=True)
     flow = Flow()
-    flow.transformer, flow.clip, flow.t5 = pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2
+    flow.transformer, flow.clip, flow.t5 = (
+        pipeline.transformer,
+        pipeline.text_encoder,
+        pipeline.text_encoder_2,
+    )
     return flow, pipeline.vae
