@@ -217,7 +217,7 @@ def render(scene: Scene) -> NDArray[np.float32]:
 
 def signed_distance(
     shape: str, dx: NDArray[np.float32], dy: NDArray[np.float32], radius: float
-) -> NDArray[np.float32]:
+) -> NDArray[np.floating]:
     """Distance in pixels to the outline, negative inside. Areas are alike across shapes for one radius."""
     if shape == "circle":
         return np.hypot(dx, dy) - radius
