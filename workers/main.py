@@ -47,12 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def work(model: str, redis_url: str, settings: Settings, worker_settings: WorkerSettings) -> int:
     """Load the model, then run jobs until told to stop."""
     name = f"{model}-{uuid.uuid4().hex[:12]}"
-    connection = connect(redis_url)
-    with Beat(connection, name, model) as beat:
+    with (
+        connect(redis_url) as connection,
+        redis.Redis.from_url(redis_url) as rq_connection,
+        Beat(connection, name, model) as beat,
+    ):
         engine = Engine.load(model, worker_settings)
         store = ArtifactStore.open(settings.artifacts)
         runner = Runner(connection, engine, store, name, settings)
-        worker = GenerationWorker(redis.Redis.from_url(redis_url), runner, beat)
+        worker = GenerationWorker(rq_connection, runner, beat)
         beat.show(WorkerState.READY)
         log.info("worker %s serves %s on %s", name, model, engine.device)
         worker.work(logging_level="WARNING")

@@ -7,6 +7,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 import redis
+from redis.client import Pipeline
 from rq import Queue, SimpleWorker
 from rq.exceptions import AbandonedJobError, StopRequested
 from rq.executions import Execution as RqExecution
@@ -18,6 +19,7 @@ from contracts.beats import WorkerState
 from contracts.keys import JOB_FUNCTION, queue_name
 from workers.beat import Beat
 from workers.execution import Runner
+from workers.hold import AWAY
 from workers.jobs import current_runner, run_generation
 
 JOB_TTL = 8
@@ -106,6 +108,9 @@ class GenerationWorker(SimpleWorker):
         self.beat = beat
         beat.also = self.beat_for_jobs
 
+    def subscribe(self) -> None:
+        """Do not listen to RQ's remote commands: they can be missed; a cancel is read from the job."""
+
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Run a job in this process, where the model is warm."""
         token = current_runner.set(self.runner)
@@ -134,6 +139,15 @@ class GenerationWorker(SimpleWorker):
             if found or timeout is None:
                 return found
         raise StopRequested
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """As RQ does; but a worker that must stop does not wait for a Redis that is away."""
+        try:
+            super().heartbeat(timeout, pipeline)
+        except AWAY:
+            if self.runner.stopping.is_set():
+                raise StopRequested from None
+            raise
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002 -- a signal handler
         """Stop: an idle worker ends within a second, a busy one gives its job back first.

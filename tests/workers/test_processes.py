@@ -11,22 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from contracts.events import Started
 from contracts.jobs import Status
-from contracts.keys import WORKERS_KEY
+from contracts.keys import WORKERS_KEY, worker_key
+from contracts.settings import Settings
+from tests.conftest import running_valkey
 from tests.workers.conftest import Desk
 
 ROOT = Path(__file__).parents[2]
-Start = Callable[[], "subprocess.Popen[bytes]"]
+Start = Callable[..., "subprocess.Popen[bytes]"]
 
 
 @pytest.fixture
-def start(desk: Desk, tiny_model: Path, tmp_path: Path) -> Iterator[Start]:
-    """Start a worker process; whatever still runs afterwards is killed."""
+def start(settings: Settings, tiny_model: Path, tmp_path: Path) -> Iterator[Start]:
+    """Start a worker process on a Redis; whatever still runs afterwards is killed."""
     environment = {
         **os.environ,
-        "ROLLOVER_REDIS_URL": desk.settings.redis_url or "",
         "ROLLOVER_DATA_DIR": str(tmp_path),
         "ROLLOVER_MODEL_PATHS": f"shapes={tiny_model}",
         "ROLLOVER_DEVICE": "cpu",
@@ -34,9 +36,14 @@ def start(desk: Desk, tiny_model: Path, tmp_path: Path) -> Iterator[Start]:
     }
     with ExitStack() as started, (tmp_path / "workers.log").open("wb") as log:
 
-        def start() -> "subprocess.Popen[bytes]":
-            command = [sys.executable, "-m", "workers", "--model", "shapes"]
-            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+        def start(redis_url: str | None = None) -> "subprocess.Popen[bytes]":
+            process = subprocess.Popen(
+                [sys.executable, "-m", "workers", "--model", "shapes"],
+                cwd=ROOT,
+                env={**environment, "ROLLOVER_REDIS_URL": redis_url or settings.redis_url or ""},
+                stdout=log,
+                stderr=log,
+            )
             started.callback(process.wait)
             started.callback(process.kill)
             return process
@@ -56,7 +63,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> float:
 def pid_of(desk: Desk, job: str) -> int:
     """The process that runs a job."""
     started = [event for event in desk.events(job) if isinstance(event, Started)]
-    text: Any = desk.redis.get(f"rollover:worker:{started[-1].worker}")
+    text: Any = desk.redis.get(worker_key(started[-1].worker))
     assert text
     return int(text.split('"pid":')[1].split(",")[0])
 
@@ -81,6 +88,24 @@ def test_a_killed_workers_job_is_taken_over_and_ends_well(desk: Desk, start: Sta
     [survivor] = workers.values()
     survivor.send_signal(signal.SIGTERM)
     assert survivor.wait(timeout=10) == 0
+
+
+def test_a_worker_whose_redis_is_gone_still_stops_when_told(start: Start, short_dir: Path) -> None:
+    with running_valkey(short_dir) as (server, url):
+        worker = start(url)
+        with Redis.from_url(url, decode_responses=True) as redis:
+            wait_for(lambda: ready(redis))
+        server.terminate()
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(timeout=20) in {0, 1}
+        server.start()  # or its context could not stop it
+
+
+def ready(redis: Redis) -> bool:
+    """Whether a worker says so."""
+    names: Any = redis.smembers(WORKERS_KEY)
+    beats: Any = [redis.get(worker_key(name)) for name in names]
+    return any('"ready"' in (beat or "") for beat in beats)
 
 
 @pytest.mark.parametrize(
