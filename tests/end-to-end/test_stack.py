@@ -32,7 +32,7 @@ def complete(client: Client, job_id: str) -> list[str]:
 
 def until(client: Client, job_id: str, nfe: int) -> None:
     """Wait until a job has spent so much."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while client.get(job_id).progress.nfe_spent < nfe:
         assert time.monotonic() < end
         time.sleep(0.02)

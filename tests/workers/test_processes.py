@@ -51,7 +51,7 @@ def start(settings: Settings, tiny_model: Path, tmp_path: Path) -> Iterator[Star
         yield start
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> float:
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> float:
     """Wait until it holds; the seconds that took."""
     began = time.monotonic()
     while not condition():
