@@ -1,11 +1,11 @@
 """Noise that goes with a scene: a data-dependent coupling that makes the flow few-step from the start.
 
 Flow matching may couple noise and data in any way that keeps both marginals (Albergo et al., "Stochastic
-interpolants with data-dependent couplings", 2024). Here a scene's layout is read off its noise:
-the occupied cells are those with the largest projections on one latent channel, the groups follow the order
-of the projections on a second, offsets and sizes are further projections through the Gaussian distribution
-function. All cells being alike, the layouts stay uniform. Training draws the noise given the scene, which is the same
-joint distribution and needs no new rendering. See docs/decisions/0003-coupled-noise.md.
+interpolants with data-dependent couplings", 2024). Here a scene's layout is read off its noise: the
+occupied cells are those with the largest projections on one latent channel, the groups follow the order of
+the projections on a second, offsets and sizes are further projections through the Gaussian distribution
+function. All cells being alike, the layouts stay uniform. Training draws the noise given the scene, which
+is the same joint distribution and needs no new rendering. See docs/decisions/0003-coupled-noise.md.
 """
 
 from __future__ import annotations
