@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
@@ -19,6 +19,8 @@ logger = logging.getLogger("rollover.app")
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = "2"
 REDIS_AWAY = (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError)
+REDIS_CANNOT_WRITE = ("MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN")
+"""Codes of error replies that redis-py has no exception for: the server runs, but takes no writes for now."""
 ROUTING_CODES: Mapping[int, ErrorCode] = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -83,6 +85,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, on_routing)
     for away in REDIS_AWAY:
         app.add_exception_handler(away, on_redis_away)
+    app.add_exception_handler(ResponseError, on_redis_error)
     app.add_exception_handler(Exception, on_defect)
 
 
@@ -128,6 +131,15 @@ async def on_redis_away(_request: Request, error: Exception) -> Response:
     """Answer while Redis cannot be reached."""
     logger.warning("Redis is unavailable: %s", error)
     return problem_response("redis_unavailable", "The server's store cannot be reached.")
+
+
+async def on_redis_error(request: Request, error: Exception) -> Response:
+    """Answer an error reply of Redis: it cannot write now, or the command was ours to get right."""
+    reply = str(error).rpartition("of pipeline caused error: ")[2]
+    if reply.startswith(REDIS_CANNOT_WRITE):
+        return await on_redis_away(request, error)
+    logger.error("Redis refused a command", exc_info=error)
+    return await on_defect(request, error)
 
 
 async def on_defect(_request: Request, _error: Exception) -> Response:

@@ -56,7 +56,11 @@ ERRORS = MappingProxyType(
         "model_failed": ErrorKind(None, "Model failed", "The model raised an error."),
         "storage_failed": ErrorKind(None, "Storage failed", "The worker could not write the results."),
         "worker_lost": ErrorKind(None, "Worker lost", "The worker vanished and every retry was used up."),
-        "deadline": ErrorKind(None, "Deadline passed", "The job ran longer than the server allows."),
+        "deadline": ErrorKind(
+            None,
+            "Deadline passed",
+            "The job ran longer than the server allows; `result` has its best so far.",
+        ),
     }
 )
 

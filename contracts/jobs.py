@@ -99,11 +99,11 @@ class Provenance(Document):
     mode: str | None = None
 
 
-StopReason = Literal["budget", "finished", "target_reward", "patience", "seconds", "canceled"]
+StopReason = Literal["budget", "finished", "target_reward", "patience", "seconds", "canceled", "deadline"]
 
 
 class Result(Document):
-    """What a search found; a canceled search has the best so far."""
+    """What a search found; one that was canceled or met its deadline has the best so far."""
 
     images: list[Image] = Field(description="best first")
     first_reward: float = Field(description="before any search: the first candidate's reward")

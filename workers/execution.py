@@ -139,14 +139,19 @@ class Execution:
         result = self._results.write(search, outcome, self._publisher.trace)
         state = outcome.state
         spent, best = state.ledger.nfe_spent, state.best_reward
+        error = None
         if outcome.stopped_by == "canceled":
             status, event = Status.CANCELED, Canceled(nfe_spent=spent, best_reward=best)
+        elif outcome.stopped_by == "deadline":
+            error = deadline_error(self.runner.settings.job_timeout_seconds)
+            status, event = Status.FAILED, Failed(error=error)
         else:
             assert best is not None  # noqa: S101 -- only a cancel ends a search before its first score
             status, event = Status.SUCCEEDED, Completed(nfe_spent=spent, best_reward=best)
         fields = hash_fields(
             progress=progress(state, search.request),
             result=result,
+            error=error,
             usage=self._results.usage(search, state),
             completed_at=now(),
         )
@@ -158,6 +163,12 @@ class Execution:
         usage = self._results.usage(search, state) if search and state else None
         fields = hash_fields(error=error, usage=usage, completed_at=now())
         self.hold.write([Failed(error=error)], status=Status.FAILED, fields=fields)
+
+
+def deadline_error(seconds: float) -> JobError:
+    """What a job that ran too long ends with; what it found by then is its result all the same."""
+    detail = f"The search ran {seconds:g} s, the most this server allows; the result is the best so far."
+    return JobError(code="deadline", title=ERRORS["deadline"].title, detail=detail)
 
 
 def update_of(around: Round[State], request: ResolvedRequest, pictures: LevelPictures | None) -> Update:

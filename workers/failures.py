@@ -34,12 +34,6 @@ class StorageFailedError(JobFailedError):
     code = "storage_failed"
 
 
-class DeadlineError(JobFailedError):
-    """The job ran longer than the server allows."""
-
-    code = "deadline"
-
-
 def job_error(error: Exception) -> JobError:
     """What a client is told of a failure: the code, and the cause in one line. Never a stack trace."""
     cause = error.__cause__ if isinstance(error, JobFailedError) and error.__cause__ else error

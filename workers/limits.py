@@ -7,7 +7,6 @@ from contracts.jobs import StopReason
 from contracts.requests import Budget
 from sampling.events import Round
 from sampling.state import State
-from workers.failures import DeadlineError
 
 
 @dataclass
@@ -27,14 +26,10 @@ class Limits:
     _best_at: int = 0
 
     def reached(self, around: Round[State]) -> StopReason | None:
-        """Why to stop after this round, if there is a reason.
-
-        Raises:
-            DeadlineError: the job has run as long as the server allows.
-        """
+        """Why to stop after this round, if there is a reason."""
         elapsed = time.monotonic() - self.start
         if elapsed >= self.timeout:
-            raise DeadlineError(f"The search ran {self.timeout:g} s, the most this server allows.")
+            return "deadline"
         if not around.state.best:
             return None  # a search must not end without a picture only because it is slow
         self._note_gain(around)

@@ -44,13 +44,17 @@ def library_versions(names: Iterable[str] = LIBRARIES) -> dict[str, str]:
 
 
 def reward_versions(rewards: Mapping[str, Reward]) -> dict[str, str]:
-    """For each reward the first 12 digits of the hash of the module it is written in."""
-    return {name: _module_hash(type(reward)) for name, reward in rewards.items()}
+    """For each reward the first 12 digits of one hash over its module and the weights it loads."""
+    return {name: _version(reward) for name, reward in rewards.items()}
 
 
-def _module_hash(kind: type) -> str:
-    path = inspect.getsourcefile(kind)
-    return file_sha256(Path(path))[:12] if path else "unknown"
+def _version(reward: Reward) -> str:
+    module = inspect.getsourcefile(type(reward))
+    total = hashlib.sha256()
+    for path in (module, reward.facts.weights):
+        if path is not None:
+            total.update(file_sha256(Path(path)).encode())
+    return total.hexdigest()[:12]
 
 
 def device_name(device: torch.device) -> str:

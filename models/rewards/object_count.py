@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from models.rewards.protocol import Facts
-from models.shapes.detector import heat
+from models.shapes.detector import WEIGHTS, heat
 from models.shapes.world import parse
 
 SHARPNESS = 0.5
@@ -23,7 +23,7 @@ class ObjectCount:
         maximum=1.0,
         differentiable=True,
         source="residual sum of squares as in arXiv 2503.19385; detector learned here",
-        weights="models/shapes/detector.safetensors, Apache-2.0",
+        weights=WEIGHTS,
     )
 
     def __init__(self, device: torch.device | str = "cpu") -> None:

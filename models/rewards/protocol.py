@@ -1,6 +1,7 @@
 """What a reward is, and the check that every score passes before anything is decided by it."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Protocol
 
 import torch
@@ -20,14 +21,14 @@ class Facts:
         maximum: greatest score; None: no bound that says anything.
         differentiable: whether gradients flow from the scores to the pictures.
         source: where the formula comes from.
-        weights: the weights it loads and their licence; None: it loads none.
+        weights: the file of weights it loads; None: it loads none.
     """
 
     minimum: float | None
     maximum: float | None
     differentiable: bool
     source: str
-    weights: str | None = None
+    weights: Path | None = None
 
 
 class Reward(Protocol):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from models.rewards.protocol import Facts
-from models.shapes.detector import count_match, heat, relation_match
+from models.shapes.detector import WEIGHTS, count_match, heat, relation_match
 from models.shapes.world import parse
 
 
@@ -18,7 +18,7 @@ class SceneMatch:
         maximum=1.0,
         differentiable=True,
         source="learned here: models/shapes/train/detector.py",
-        weights="models/shapes/detector.safetensors, Apache-2.0",
+        weights=WEIGHTS,
     )
 
     def __init__(self, device: torch.device | str = "cpu") -> None:

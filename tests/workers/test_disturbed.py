@@ -12,7 +12,7 @@ import torch
 
 from contracts.events import Canceled, CandidateEvent, Failed, Resumed, Started
 from contracts.jobs import Status, hash_fields
-from contracts.keys import job_key
+from contracts.keys import image_path, job_key
 from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
 from tests.workers.conftest import Desk, Faulty, Gate
 from workers import hold as hold_module
@@ -104,13 +104,16 @@ def test_a_store_that_refuses_fails_the_job_by_name(desk: Desk, tmp_path: Path) 
     assert record.error.code == "storage_failed"
 
 
-def test_a_job_over_the_servers_time_fails_with_what_it_had_spent(desk: Desk) -> None:
+def test_a_job_over_the_servers_time_fails_with_its_best_so_far(desk: Desk) -> None:
     desk.runner.settings = desk.settings.model_copy(update={"job_timeout_seconds": 0})
     record = desk.run()
     assert record.error
-    assert record.error.code == "deadline"
+    assert (record.status, record.error.code) == (Status.FAILED, "deadline")
     assert record.usage
     assert record.usage.nfe_spent == 25
+    assert record.result
+    assert record.result.stopped_by == "deadline"
+    assert desk.file(image_path(record.id, 0, "png")).exists()
 
 
 def test_the_engine_works_on_after_a_failure(desk: Desk) -> None:

@@ -105,7 +105,7 @@ def test_the_catalogue_states_the_same_facts(name: str, reward: Reward) -> None:
     listed = catalogue.REWARDS[name]
     assert (listed.minimum, listed.maximum) == (reward.facts.minimum, reward.facts.maximum)
     assert listed.weights is reward.facts.weights is None
-    assert reward.facts.differentiable or not listed.differentiable
+    assert reward.facts.differentiable == listed.differentiable
 
 
 def test_the_catalogue_lists_the_rewards_of_the_registry() -> None:
