@@ -18,6 +18,7 @@ class Decision(StrEnum):
     INITIAL = "initial"
     IMPROVED = "improved"
     LEVEL_BEST = "level_best"
+    KEPT = "kept"
     REJECTED = "rejected"
     UNUSED = "unused"
 

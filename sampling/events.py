@@ -18,6 +18,8 @@ class Decision(StrEnum):
     """It beat the best reward so far, and the search went on from it."""
     LEVEL_BEST = "level_best"
     """It was the last draw of its level's quota: the chain moved to the best of that level."""
+    KEPT = "kept"
+    """It did not beat the best so far, and the search went on from it: one of the survivors of its level."""
     REJECTED = "rejected"
     """Scored, and not gone on from."""
     UNUSED = "unused"
@@ -31,9 +33,10 @@ class Candidate:
     Args:
         nfe: the NFE spent when it was paid for, from 1; it names the candidate within its search.
         chain: from 0.
-        level: the index of t_next on the grid; the sampler's ``steps`` for the candidates of a finish.
+        level: the index of t_next on the grid, or of the generation where there is no grid; the sampler's
+            ``steps`` for the candidates of a finish.
         draw: its number among the draws of this chain at this level, from 0.
-        t: the time of the latent that it was drawn from; 1 for an initial noise.
+        t: the time of the latent that it was drawn from, or at which its solve began; 1 for an initial noise.
         t_next: the time of its own latent.
         parent: ``nfe`` of the candidate that it was drawn from; None for an initial noise or a plain run.
         reward: of prediction.x0; finite.
@@ -67,18 +70,18 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """A chain has done with a level.
+    """A chain, or a population as chain 0, has done with a level.
 
     Args:
         chain: from 0.
         level: the index of the level on the grid, 0 for the initial noises.
         t: its time.
-        reward: of the candidate that the chain goes on from.
-        best_reward: r*, the best reward that this chain has met.
+        reward: of the candidate that the chain goes on from; of the best one, for a population.
+        best_reward: r*, the best reward that this chain of rbf, or the whole of another search, has met.
         draws: used at this level; those left of the quota roll over if the candidate improved.
         quota: draws that the chain had.
         carried: of those, rolled over from the levels before.
-        candidate: ``nfe`` of the candidate that the chain goes on from.
+        candidate: ``nfe`` of the candidate that ``reward`` is of.
     """
 
     chain: int

@@ -1,7 +1,7 @@
 """What every search remembers, and the one place that spends: charge, predict, score, keep the best."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -101,6 +101,28 @@ def record(problem: Problem, state: S, candidates: Sequence[Candidate]) -> S:
     )
 
 
+def decide(
+    candidates: Sequence[Candidate], kept: Collection[int], best_before: float | None
+) -> tuple[Candidate, ...]:
+    """Say what became of scored candidates.
+
+    Args:
+        candidates: as they come from ``evaluate``.
+        kept: ``nfe`` of those that the search goes on from.
+        best_before: the best reward of the run before them.
+    """
+    best = -math.inf if best_before is None else best_before
+
+    def decision(candidate: Candidate) -> Decision:
+        if candidate.parent is None:
+            return Decision.INITIAL
+        if candidate.nfe not in kept:
+            return Decision.REJECTED
+        return Decision.IMPROVED if candidate.reward > best else Decision.KEPT
+
+    return tuple(replace(candidate, decision=decision(candidate)) for candidate in candidates)
+
+
 def predict_unscored(problem: Problem, state: S, x: Tensor, r: Sequence[float]) -> tuple[S, Prediction]:
     """Charge for and make predictions that only serve the next step. Arguments as in ``evaluate``."""
     ledger = state.ledger.charge(len(r), problem.forwards_per_nfe)
@@ -108,6 +130,21 @@ def predict_unscored(problem: Problem, state: S, x: Tensor, r: Sequence[float]) 
     parts = [predict(problem.velocity, path, x[part], r[part]) for part in chunks(len(r), problem.max_batch)]
     joined = Prediction(torch.cat([p.x0 for p in parts]), torch.cat([p.eps for p in parts]))
     return replace(state, ledger=ledger), parts[0] if len(parts) == 1 else joined
+
+
+def left_with(chain: int, candidate: Candidate, best_reward: float, draws: int) -> Level:
+    """The level of ``candidate``, left with it after all its ``draws``."""
+    return Level(
+        chain=chain,
+        level=candidate.level,
+        t=candidate.t_next,
+        reward=candidate.reward,
+        best_reward=best_reward,
+        draws=draws,
+        quota=draws,
+        carried=0,
+        candidate=candidate.nfe,
+    )
 
 
 def keep_best(candidates: Iterable[Candidate], keep: int) -> tuple[Candidate, ...]:

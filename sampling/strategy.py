@@ -1,5 +1,6 @@
 """The interface of a search strategy: pure functions over a frozen state."""
 
+from collections.abc import Mapping
 from typing import ClassVar, Protocol, TypeVar
 
 from sampling.errors import BudgetTooSmallError
@@ -51,3 +52,16 @@ def check_budget(strategy: Strategy[S], problem: Problem) -> None:
     needed = strategy.minimum_nfe(problem.sampler)
     if problem.nfe < needed:
         raise BudgetTooSmallError(strategy.name, needed, problem.nfe)
+
+
+def check_least(parameters: object, least: Mapping[str, int]) -> None:
+    """ValueError unless each parameter named is at least that."""
+    for name, bound in least.items():
+        if getattr(parameters, name) < bound:
+            raise ValueError(f"{name} is at least {bound}, and was {getattr(parameters, name)}")
+
+
+def even_shares(total: int, parts: int) -> tuple[int, ...]:
+    """``total`` in ``parts`` that differ by at most one, the larger first."""
+    each, more = divmod(total, parts)
+    return tuple(each + (part < more) for part in range(parts))

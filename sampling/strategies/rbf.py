@@ -10,38 +10,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-import torch
-from torch import Tensor
-
-from sampling import kernels
 from sampling.events import Candidate, Decision, Level, Round
-from sampling.interpolants import LINEAR, Interpolant
 from sampling.ledger import Ledger
-from sampling.prediction import stack
 from sampling.problem import Problem
 from sampling.sampler import Sampler
-from sampling.state import Address, State, chunks, draw_noise, evaluate, keep_best, record
+from sampling.state import Address, chunks, draw_noise, evaluate, keep_best, record
+from sampling.strategies import finish, moves
+from sampling.strategies.finish import FinishState
 from sampling.strategies.rollover import Accept, Chain, Plan, start_chain, take
-from sampling.strategy import check_budget
+from sampling.strategy import check_budget, check_least, even_shares
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RbfState(State):
+class RbfState(FinishState):
     """Progress of a search.
 
     Args:
         pool_drawn: initial noises scored.
         starts: the initial noises that the chains will start from, best of those scored.
         chains: one each, empty until the pool is complete.
-        finishing: the latest candidate of the finish; None before it.
-        finish_times: times that the finish has still to visit.
     """
 
     pool_drawn: int = 0
     starts: tuple[Candidate, ...] = ()
     chains: tuple[Chain, ...] = ()
-    finishing: Candidate | None = None
-    finish_times: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +71,7 @@ class Rbf:
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is one of {', '.join(known)}, and was {getattr(self, name)!r}")
-        for name, least in _LEAST.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is at least {least}, and was {getattr(self, name)}")
+        check_least(self, {"chains": 1, "initial_noises": 1, "width": 1, "finish_steps": 0})
         if self.upstream and self.width != 1:
             raise ValueError(f"upstream draws one child at a time; width was {self.width}")
         if self.start == "top" and self.initial_noises < self.chains and not self.upstream:
@@ -119,11 +109,10 @@ class Rbf:
         left = problem.nfe - self.pool - self.reserve
         # Upstream's rounds go on while nfe + chains < budget.
         spend = (left - 1) // self.chains * self.chains if self.upstream else left
-        share, more = divmod(spend, self.chains)
         return Plan(
             pool=self.pool,
             base_quota=left // (self.levels(problem.sampler) * self.chains),
-            shares=tuple(share + (index < more) for index in range(self.chains)),
+            shares=even_shares(spend, self.chains),
             last_level=problem.sampler.steps - 2,
         )
 
@@ -138,14 +127,14 @@ class Rbf:
             return _fill_pool(self, problem, state)
         if any(chain.share for chain in state.chains):
             return _draw_children(self, problem, state)
-        return _finish(self, problem, state)
+        return finish.advance(problem, state, self.reserve)
 
     def finished(self, problem: Problem, state: RbfState) -> bool:
         """When every share and the finish are spent."""
         del problem
         if not state.chains or any(chain.share for chain in state.chains):
             return False
-        return self.reserve == 0 or (state.finishing is not None and not state.finish_times)
+        return finish.over(state, self.reserve)
 
     def unspent(self, problem: Problem, state: RbfState) -> str | None:
         """Only upstream leaves some."""
@@ -156,7 +145,6 @@ class Rbf:
 
 
 _CHOICES = {"mode": ("rollover", "upstream"), "accept": ("first", "best"), "start": ("best", "top")}
-_LEAST = {"chains": 1, "initial_noises": 1, "width": 1, "finish_steps": 0}
 
 
 def _fill_pool(rbf: Rbf, problem: Problem, state: RbfState) -> Round[RbfState]:
@@ -229,7 +217,7 @@ def _draw_children(rbf: Rbf, problem: Problem, state: RbfState) -> Round[RbfStat
         )
         for chain, draw in drawn
     ]
-    x = _children(problem, [chain.current for chain, _ in drawn], addresses)
+    x = moves.children(problem, [chain.current for chain, _ in drawn], addresses)
     state, children = evaluate(problem, state, x, addresses)
     chains: list[Chain] = []
     candidates: list[Candidate] = []
@@ -256,28 +244,6 @@ def _draw_children(rbf: Rbf, problem: Problem, state: RbfState) -> Round[RbfStat
     return Round(state, tuple(candidates), tuple(levels))
 
 
-def _children(problem: Problem, parents: Sequence[Candidate], addresses: Sequence[Address]) -> Tensor:
-    """One step of the sampler's kernel for each parent, from its known prediction: no NFE."""
-    r = [address.t for address in addresses]
-    r_next = [address.t_next for address in addresses]
-    z = None
-    if any(kernels.is_stochastic(problem.sampler, *step) for step in zip(r, r_next, strict=True)):
-        z = draw_noise(problem, [(address.chain, address.level, address.draw) for address in addresses])
-    return _step(problem.sampler, parents, r, r_next, z)
-
-
-def _step(
-    sampler: Sampler,
-    parents: Sequence[Candidate],
-    r: Sequence[float],
-    r_next: Sequence[float],
-    z: Tensor | None,
-) -> Tensor:
-    x = torch.stack([parent.x for parent in parents])
-    prediction = stack([parent.prediction for parent in parents])
-    return kernels.step(sampler, x, prediction, r, r_next, z)
-
-
 def _upstream_best(chains: Sequence[Chain]) -> tuple[Candidate, ...]:
     """The best of each chain's present level, best first.
 
@@ -286,58 +252,3 @@ def _upstream_best(chains: Sequence[Chain]) -> tuple[Candidate, ...]:
     """
     standing = [chain.level_best for chain in chains if chain.level_best is not None]
     return tuple(sorted(standing, key=lambda c: -c.reward)) or (chains[0].current,)
-
-
-def finish_times(path: Interpolant, r: float, steps: int) -> tuple[float, ...]:
-    """The times of ``path`` that ``steps`` evaluations between r and the data visit.
-
-    Uniform in the time of the linear path, where the model's own sampler is; the step to t = 0 that follows
-    the last is the predicted data itself and costs nothing.
-    """
-    t = LINEAR.time_at_ratio(path.at(r).ratio)
-    visits = [t * (1 - i / (steps + 1)) for i in range(1, steps + 1)]
-    return tuple(path.time_at_ratio(LINEAR.at(visit).ratio) for visit in visits)
-
-
-def _finish(rbf: Rbf, problem: Problem, state: RbfState) -> Round[RbfState]:
-    """One deterministic step towards t = 0 from the best of the run, scored like any other candidate."""
-    parent = state.finishing or state.best[0]
-    times = state.finish_times or finish_times(problem.sampler.path, parent.t_next, rbf.finish_steps)
-    address = Address(
-        chain=parent.chain,
-        level=problem.sampler.steps,
-        draw=rbf.finish_steps - len(times),
-        t=parent.t_next,
-        t_next=times[0],
-        parent=parent.nfe,
-    )
-    # Whatever was searched with, DDIM without noise walks the linear path's ODE.
-    sampler = replace(problem.sampler, kernel="ddim", eta=0.0)
-    x = _step(sampler, [parent], [address.t], [address.t_next], None)
-    best_before = state.best_reward
-    state, (scored,) = evaluate(problem, state, x, [address])
-    improved = best_before is not None and scored.reward > best_before
-    candidate = replace(scored, decision=Decision.IMPROVED if improved else Decision.REJECTED)
-    levels = () if times[1:] else (_finish_level(rbf, candidate),)
-    state = replace(
-        record(problem, state, [candidate]),
-        finishing=candidate,
-        finish_times=times[1:],
-        levels=state.levels + levels,
-    )
-    return Round(state, (candidate,), levels)
-
-
-def _finish_level(rbf: Rbf, candidate: Candidate) -> Level:
-    """The end of the finish: t = 0 is where its last prediction stands."""
-    return Level(
-        chain=candidate.chain,
-        level=candidate.level,
-        t=0.0,
-        reward=candidate.reward,
-        best_reward=candidate.best_reward,
-        draws=rbf.finish_steps,
-        quota=rbf.finish_steps,
-        carried=0,
-        candidate=candidate.nfe,
-    )

@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from sampling import kernels
 from sampling.events import Decision, Round
 from sampling.ledger import Ledger
 from sampling.problem import Problem
 from sampling.state import Address, State, draw_noise, evaluate, predict_unscored, record
+from sampling.strategies import moves
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,10 +56,8 @@ def advance(problem: Problem, state: RunsState, runs: int, batch: int) -> Round[
         return _score(problem, state, x, chains)
     r, r_next = problem.sampler.times[state.level : state.level + 2]
     state, prediction = predict_unscored(problem, state, x, [r] * len(x))
-    z = None
-    if kernels.is_stochastic(problem.sampler, r, r_next):
-        z = draw_noise(problem, [(chain, state.level + 1, 0) for chain in chains])
-    x = kernels.step(problem.sampler, x, prediction, [r] * len(x), [r_next] * len(x), z)
+    places = [(chain, state.level + 1, 0) for chain in chains]
+    x = moves.step(problem, x, prediction, [r] * len(x), [r_next] * len(x), places)
     return Round(replace(state, x=x, level=state.level + 1))
 
 

@@ -13,7 +13,7 @@ from sampling.diffusions import DIFFUSIONS
 from sampling.interpolants import LINEAR, VP
 from sampling.prediction import Prediction, predict
 from sampling.sampler import KERNELS, Sampler
-from sampling.strategies.rbf import finish_times
+from sampling.strategies.finish import finish_times
 from tests.sampling.oracle import MIXTURE, Mixture
 
 MEAN, DEVIATION = 0.8, 0.5

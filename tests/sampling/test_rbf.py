@@ -15,7 +15,8 @@ from sampling.interpolants import LINEAR, VP
 from sampling.problem import Scores
 from sampling.search import search
 from sampling.strategies import make_strategy
-from sampling.strategies.rbf import Rbf, finish_times
+from sampling.strategies.finish import finish_times
+from sampling.strategies.rbf import Rbf
 from tests.sampling.oracle import MIXTURE
 from tests.sampling.worlds import candidates, facts, problem, rounds
 
