@@ -26,7 +26,14 @@ class AddressedNoise:
 
     def draw(self, chain: int, level: int, draw: int) -> Tensor:
         """A latent [*shape], float32, on the CPU."""
-        address = struct.pack("<Qqqq", self.seed, chain, level, draw)
-        key = int.from_bytes(blake2b(address, digest_size=16).digest(), "little")
-        generator = np.random.Generator(np.random.Philox(key=key))
+        generator = self._generator(chain, level, draw, b"")
         return torch.as_tensor(generator.standard_normal(self.shape, dtype=np.float32))
+
+    def uniform(self, chain: int, level: int) -> float:
+        """A number uniform on [0, 1) for a choice among candidates, independent of every latent."""
+        return self._generator(chain, level, 0, b"uniform").random()
+
+    def _generator(self, chain: int, level: int, draw: int, purpose: bytes) -> np.random.Generator:
+        address = struct.pack("<Qqqq", self.seed, chain, level, draw)
+        key = int.from_bytes(blake2b(address, digest_size=16, person=purpose).digest(), "little")
+        return np.random.Generator(np.random.Philox(key=key))

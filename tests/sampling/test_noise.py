@@ -42,3 +42,13 @@ def test_the_noise_of_an_address_never_changes() -> None:
     """A stored job must mean the same for ever: these numbers may not move."""
     got = AddressedNoise(2026, (3,)).draw(1, 2, 3).tolist()
     assert got == pytest.approx([-0.20809823, 0.56629097, -0.11240175], rel=1e-6)
+    assert AddressedNoise(2026, (3,)).uniform(1, 2) == pytest.approx(0.361926421334, rel=1e-12)
+
+
+def test_choices_are_uniform_and_have_numbers_of_their_own() -> None:
+    noise = AddressedNoise(5, SHAPE)
+    numbers = [noise.uniform(chain, level) for chain, level in product(range(60), repeat=2)]
+    assert all(0 <= number < 1 for number in numbers)
+    assert len(set(numbers)) == len(numbers)
+    tenths = torch.histc(torch.tensor(numbers), bins=10, min=0, max=1)
+    assert ((tenths - 360).abs() < 5 * (3600 * 0.09) ** 0.5).all()
