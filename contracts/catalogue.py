@@ -190,6 +190,18 @@ STRATEGIES: Mapping[str, StrategyFacts] = MappingProxyType(
             StrategyFacts(name="base", title="One deterministic run: no search"),
             StrategyFacts(name="best_of_n", title="The best of as many runs as the budget buys"),
             StrategyFacts(name="rbf", title="Rollover Budget Forcing (arXiv 2503.19385)"),
+            StrategyFacts(
+                name="zero_order", title="Local search over initial noises (Ma et al., arXiv 2501.09732)"
+            ),
+            StrategyFacts(name="sop", title="Search over paths (Ma et al., arXiv 2501.09732)"),
+            StrategyFacts(
+                name="smc", title="Sequential Monte Carlo: Feynman-Kac steering (arXiv 2501.06848)"
+            ),
+            StrategyFacts(name="code", title="Blockwise best-of-n: CoDe (arXiv 2502.00968)"),
+            StrategyFacts(name="svdd", title="Soft value-based decoding: SVDD (arXiv 2408.08252)"),
+            StrategyFacts(
+                name="evolution", title="Selection and mutation, after EvoSearch (arXiv 2505.17618)"
+            ),
         )
     }
 )

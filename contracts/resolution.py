@@ -15,6 +15,8 @@ from contracts.search import (
     Sampler,
     SamplerRequest,
     SearchParams,
+    SopParams,
+    ZeroOrderParams,
     default_scale,
 )
 
@@ -65,6 +67,7 @@ def resolve(
         *size_problems("/height", resolved.height, model.height),
         *guidance_problems(resolved.guidance_scale, model),
         *rbf_problems(resolved),
+        *sop_problems(resolved),
         *image_problems(resolved),
         *budget_problems(resolved, caps or Caps()),
     ]
@@ -112,8 +115,8 @@ def filled_sampler(sampler: SamplerRequest, model: ModelFacts) -> Sampler:
 
 def filled_search(search: SearchParams, sampler: Sampler) -> SearchParams:
     """Fill in parameters whose default depends on the sampler."""
-    if isinstance(search, BestOfNParams) and search.steps is None:
-        return BestOfNParams(steps=sampler.steps)
+    if isinstance(search, BestOfNParams | ZeroOrderParams) and search.steps is None:
+        return search.model_copy(update={"steps": sampler.steps})
     if isinstance(search, RbfParams):
         return search.model_copy(update={"finish_steps": search.finish})
     return search
@@ -231,6 +234,15 @@ def rbf_problems(resolved: ResolvedRequest) -> list[FieldProblem]:
     return [FieldProblem(pointer=place, detail=detail) for holds, place, detail in rules if not holds]
 
 
+def sop_problems(resolved: ResolvedRequest) -> list[FieldProblem]:
+    """A search over paths comes to an end."""
+    search = resolved.search
+    if not isinstance(search, SopParams) or search.apart:
+        return []
+    detail = f"Must be at least 0.01 more than `forward`, which is {search.forward}."
+    return [FieldProblem(pointer="/search/back", detail=detail)]
+
+
 def image_problems(resolved: ResolvedRequest) -> list[FieldProblem]:
     """A search that ends with one picture makes one image."""
     single = isinstance(resolved.search, BaseParams) or (
@@ -258,7 +270,5 @@ def budget_problems(resolved: ResolvedRequest, caps: Caps) -> list[FieldProblem]
 
 def needed_nfe(resolved: ResolvedRequest) -> int:
     """The least NFE that yields the images asked for."""
-    least = resolved.search.minimum_nfe(resolved.sampler)
-    if isinstance(resolved.search, BestOfNParams):
-        return least * resolved.num_images
-    return max(least, resolved.num_images)
+    search, sampler = resolved.search, resolved.sampler
+    return max(search.minimum_nfe(sampler), search.candidate_nfe(sampler) * resolved.num_images)

@@ -3,6 +3,7 @@
 The arithmetic repeats that of `sampling`, which this package may not import; a test holds the two equal.
 """
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Literal, cast
@@ -49,7 +50,16 @@ class Sampler(Strict):
     eta: Eta
 
 
-class BaseParams(Strict):
+class StrategyParams(Strict):
+    """Base of the members of the union."""
+
+    def candidate_nfe(self, sampler: Sampler) -> int:
+        """NFE that one more scored candidate takes at most: what a further image needs."""
+        del sampler
+        return 1
+
+
+class BaseParams(StrategyParams):
     """One deterministic run of the model: no search."""
 
     strategy: Literal["base"] = "base"
@@ -59,21 +69,25 @@ class BaseParams(Strict):
         return sampler.steps
 
 
-class BestOfNParams(Strict):
+class BestOfNParams(StrategyParams):
     """As many deterministic runs as the budget pays for, the best by the reward kept."""
 
     strategy: Literal["best_of_n"] = "best_of_n"
     steps: Steps | None = Field(default=None, description="steps of each run; default the sampler's")
 
-    def minimum_nfe(self, sampler: Sampler) -> int:
+    def candidate_nfe(self, sampler: Sampler) -> int:
         """NFE of one run."""
         return self.steps or sampler.steps
+
+    def minimum_nfe(self, sampler: Sampler) -> int:
+        """NFE of one run."""
+        return self.candidate_nfe(sampler)
 
 
 DEFAULT_FINISH_STEPS = 4
 
 
-class RbfParams(Strict):
+class RbfParams(StrategyParams):
     """Rollover Budget Forcing (arXiv 2503.19385).
 
     Mode `rollover` spends the budget exactly, finishes at t = 0 and returns the best of the run; `upstream`
@@ -116,6 +130,141 @@ class RbfParams(Strict):
         return pool + self.finish + self.chains * levels
 
 
+ROUNDING = 1e-9
+FinishSteps = Annotated[int, Field(ge=0, le=50, description="evaluations of the finish, reserved for it")]
+Count = Annotated[int, Field(ge=1, le=5000)]
+Correlation = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class ZeroOrderParams(StrategyParams):
+    """Local search over initial noises (arXiv 2501.09732): neighbours of the best noise so far."""
+
+    strategy: Literal["zero_order"] = "zero_order"
+    steps: Steps | None = Field(
+        default=None,
+        description="of each deterministic run; 1: the one-step prediction judges; default the sampler's",
+    )
+    neighbours: Count = Field(default=4, description="runs in a generation")
+    correlation: Correlation = Field(default=0.95, description="of a neighbour's noise with the best one's")
+    patience: Count | None = Field(
+        default=None, description="generations without gain before fresh noises; null: never"
+    )
+    finish_steps: FinishSteps = 0
+
+    def candidate_nfe(self, sampler: Sampler) -> int:
+        """NFE of one run."""
+        return self.steps or sampler.steps
+
+    def minimum_nfe(self, sampler: Sampler) -> int:
+        """NFE of one run and the finish."""
+        return self.candidate_nfe(sampler) + self.finish_steps
+
+
+class SopParams(StrategyParams):
+    """Search over paths (arXiv 2501.09732): down by `back`, up by `forward`, branch there, keep the best."""
+
+    strategy: Literal["sop"] = "sop"
+    paths: int = Field(default=2, ge=1, le=64, description="survivors of a round")
+    forward: float = Field(
+        default=0.78, gt=0.0, lt=1.0, description="noise added, in time from 0 (data) to 1 (noise)"
+    )
+    back: float = Field(
+        default=0.81, gt=0.0, lt=1.0, description="time solved down; at least 0.01 more than `forward`"
+    )
+    steps: Steps = Field(default=4, description="evaluations of each way down")
+
+    @property
+    def apart(self) -> bool:
+        """Whether rounds come to an end: `back` exceeds `forward` by .01 or more."""
+        return self.back - self.forward >= 0.01 - ROUNDING
+
+    def candidate_nfe(self, sampler: Sampler) -> int:
+        """NFE of one way down."""
+        del sampler
+        return self.steps
+
+    def minimum_nfe(self, sampler: Sampler) -> int:
+        """NFE of one way down for each path in each round."""
+        del sampler
+        if not self.apart:
+            return 1  # refused on its own account
+        rounds = 1 + math.ceil((1 - self.back) / (self.back - self.forward) - ROUNDING)
+        return rounds * self.paths * self.steps
+
+
+class SmcParams(StrategyParams):
+    """Feynman-Kac steering (arXiv 2501.06848): particles weighed and resampled at each level."""
+
+    strategy: Literal["smc"] = "smc"
+    potential: Literal["difference", "max", "sum", "reward"] = Field(
+        default="max", description="of the rewards on a particle's path, or this level's reward alone"
+    )
+    inverse_temperature: float = Field(
+        default=10.0, ge=0.0, le=1e6, description="lambda, what rewards are multiplied by; 0: plain sampling"
+    )
+    ess_threshold: float = Field(
+        default=0.5, ge=0.0, le=1.0, description="resample below this share of effective particles"
+    )
+    finish_steps: FinishSteps = DEFAULT_FINISH_STEPS
+
+    def minimum_nfe(self, sampler: Sampler) -> int:
+        """NFE of one particle and the finish."""
+        return sampler.steps + self.finish_steps
+
+
+class SvddParams(StrategyParams):
+    """SVDD (arXiv 2408.08252): children of each chain at each level, of which it goes on from one."""
+
+    strategy: Literal["svdd"] = "svdd"
+    chains: int = Field(default=2, ge=1, le=64)
+    finish_steps: FinishSteps = DEFAULT_FINISH_STEPS
+    temperature: float = Field(
+        default=0.0, ge=0.0, le=1e6, description="0: the best child; else drawn with weight exp(reward / it)"
+    )
+
+    def minimum_nfe(self, sampler: Sampler) -> int:
+        """NFE of one child of each chain at each level, and the finish."""
+        return self.chains * sampler.steps + self.finish_steps
+
+
+class CodeParams(StrategyParams):
+    """CoDe (arXiv 2502.00968): blockwise best-of-n, choosing among continuations after some levels."""
+
+    strategy: Literal["code"] = "code"
+    chains: int = Field(default=2, ge=1, le=64)
+    finish_steps: FinishSteps = DEFAULT_FINISH_STEPS
+    block: Steps = Field(default=2, description="levels of a block; only its last is scored")
+
+    def candidate_nfe(self, sampler: Sampler) -> int:
+        """NFE of one continuation."""
+        return min(self.block, sampler.steps)
+
+    def minimum_nfe(self, sampler: Sampler) -> int:
+        """NFE of one continuation of each chain in each block, and the finish."""
+        return self.chains * sampler.steps + self.finish_steps
+
+
+class EvolutionParams(StrategyParams):
+    """Selection and mutation of latents at falling noise levels, after EvoSearch (arXiv 2505.17618)."""
+
+    strategy: Literal["evolution"] = "evolution"
+    generations: Annotated[int, Field(ge=1, le=200)] = 5
+    elites: Count = Field(default=4, description="parents of the next generation, the best so far")
+    correlation: Correlation = Field(default=0.9, description="of a mutant's noise with its parent's")
+    steps: Steps = Field(default=1, description="evaluations that judge a latent; 1: one-step prediction")
+    finish_steps: FinishSteps = DEFAULT_FINISH_STEPS
+
+    def candidate_nfe(self, sampler: Sampler) -> int:
+        """NFE of one solve."""
+        del sampler
+        return self.steps
+
+    def minimum_nfe(self, sampler: Sampler) -> int:
+        """NFE of one solve in each generation, and the finish."""
+        del sampler
+        return self.generations * self.steps + self.finish_steps
+
+
 DEFAULT_STRATEGY = "rbf"
 
 
@@ -132,14 +281,30 @@ def strategy_of(value: object) -> str | None:
 SearchParams = Annotated[
     Annotated[BaseParams, Tag("base")]
     | Annotated[BestOfNParams, Tag("best_of_n")]
-    | Annotated[RbfParams, Tag("rbf")],
+    | Annotated[RbfParams, Tag("rbf")]
+    | Annotated[ZeroOrderParams, Tag("zero_order")]
+    | Annotated[SopParams, Tag("sop")]
+    | Annotated[SmcParams, Tag("smc")]
+    | Annotated[CodeParams, Tag("code")]
+    | Annotated[SvddParams, Tag("svdd")]
+    | Annotated[EvolutionParams, Tag("evolution")],
     Discriminator(strategy_of),
 ]
 """The closed union of strategies, told apart by `strategy`."""
 
 
-STRATEGY_PARAMS: Mapping[str, type[BaseParams] | type[BestOfNParams] | type[RbfParams]] = MappingProxyType(
-    {"base": BaseParams, "best_of_n": BestOfNParams, "rbf": RbfParams}
+STRATEGY_PARAMS: Mapping[str, type[SearchParams]] = MappingProxyType(
+    {
+        "base": BaseParams,
+        "best_of_n": BestOfNParams,
+        "rbf": RbfParams,
+        "zero_order": ZeroOrderParams,
+        "sop": SopParams,
+        "smc": SmcParams,
+        "code": CodeParams,
+        "svdd": SvddParams,
+        "evolution": EvolutionParams,
+    }
 )
 """The members of the union by name."""
 

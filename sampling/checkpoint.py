@@ -21,9 +21,16 @@ TYPES: dict[str, str] = {
     "Level": "sampling.events",
     "Ledger": "sampling.ledger",
     "Prediction": "sampling.prediction",
+    "Address": "sampling.state",
     "RunsState": "sampling.strategies.runs",
     "Chain": "sampling.strategies.rollover",
     "RbfState": "sampling.strategies.rbf",
+    "BlocksState": "sampling.strategies.blocks",
+    "Particle": "sampling.strategies.smc",
+    "SmcState": "sampling.strategies.smc",
+    "Solve": "sampling.strategies.generations",
+    "GenerationsState": "sampling.strategies.generations",
+    "ZeroOrderState": "sampling.strategies.zero_order",
 }
 
 

@@ -12,6 +12,12 @@ STRATEGIES: dict[str, str] = {
     "base": "sampling.strategies.base:Base",
     "best_of_n": "sampling.strategies.best_of_n:BestOfN",
     "rbf": "sampling.strategies.rbf:Rbf",
+    "zero_order": "sampling.strategies.zero_order:ZeroOrder",
+    "sop": "sampling.strategies.sop:Sop",
+    "smc": "sampling.strategies.smc:Smc",
+    "code": "sampling.strategies.code:Code",
+    "svdd": "sampling.strategies.svdd:Svdd",
+    "evolution": "sampling.strategies.evolution:Evolution",
 }
 
 

@@ -8,6 +8,8 @@ import httpx
 import pytest
 from redis import Redis
 
+from contracts.catalogue import STRATEGIES
+
 UNKNOWN_ID = "gen_" + "0" * 26
 
 
@@ -140,7 +142,7 @@ def test_every_problem_is_named_at_once(client: httpx.Client) -> None:
 
 def test_what_is_allowed_is_listed(client: httpx.Client) -> None:
     problem = refused(post(client, '{"prompt": "x", "search": {"strategy": "x"}}'), 422, "invalid_request")
-    assert problem["errors"][0]["allowed"] == ["base", "best_of_n", "rbf"]
+    assert problem["errors"][0]["allowed"] == sorted(STRATEGIES)
 
 
 def test_a_missing_prompt(client: httpx.Client) -> None:

@@ -23,31 +23,80 @@ SEARCHES = [
     {"strategy": "rbf", "chains": 5, "initial_noises": 3, "mode": "upstream"},
     {"strategy": "rbf", "finish_steps": 0},
     {"strategy": "rbf", "finish_steps": 7, "chains": 1, "initial_noises": 1},
+    {"strategy": "zero_order"},
+    {"strategy": "zero_order", "steps": 1, "finish_steps": 3},
+    {"strategy": "sop"},
+    {"strategy": "sop", "paths": 3, "forward": 0.5, "back": 0.6, "steps": 2},
+    {"strategy": "sop", "forward": 0.8, "back": 0.9},
+    {"strategy": "sop", "forward": 0.5, "back": 0.51},
+    {"strategy": "smc"},
+    {"strategy": "smc", "finish_steps": 0, "potential": "sum"},
+    {"strategy": "code"},
+    {"strategy": "code", "chains": 3, "block": 7, "finish_steps": 1},
+    {"strategy": "svdd"},
+    {"strategy": "svdd", "chains": 3, "finish_steps": 0, "temperature": 0.5},
+    {"strategy": "evolution"},
+    {"strategy": "evolution", "generations": 3, "elites": 9, "steps": 4, "finish_steps": 0},
 ]
 
 
-REFUSED = [
-    {"mode": "upstream", "width": 2},
-    {"start": "top", "chains": 3, "initial_noises": 2},
-    {"chains": 0},
-    {"initial_noises": 0},
-    {"width": 0},
-    {"finish_steps": -1},
-    {"mode": "other"},
-    {"accept": "other"},
-    {"start": "other"},
+REFUSED: list[tuple[str, dict[str, Any]]] = [
+    ("rbf", {"mode": "upstream", "width": 2}),
+    ("rbf", {"start": "top", "chains": 3, "initial_noises": 2}),
+    ("rbf", {"chains": 0}),
+    ("rbf", {"initial_noises": 0}),
+    ("rbf", {"width": 0}),
+    ("rbf", {"finish_steps": -1}),
+    ("rbf", {"mode": "other"}),
+    ("rbf", {"accept": "other"}),
+    ("rbf", {"start": "other"}),
+    ("zero_order", {"steps": 0}),
+    ("zero_order", {"neighbours": 0}),
+    ("zero_order", {"correlation": 1.0}),
+    ("zero_order", {"patience": 0}),
+    ("zero_order", {"finish_steps": -1}),
+    ("sop", {"paths": 0}),
+    ("sop", {"steps": 0}),
+    ("sop", {"forward": 0.0}),
+    ("sop", {"back": 1.0}),
+    ("sop", {"forward": 0.81}),
+    ("sop", {"forward": 0.9}),
+    ("sop", {"back": 0.785}),
+    ("smc", {"potential": "other"}),
+    ("smc", {"inverse_temperature": -1.0}),
+    ("smc", {"ess_threshold": 1.1}),
+    ("smc", {"finish_steps": -1}),
+    ("code", {"chains": 0}),
+    ("code", {"block": 0}),
+    ("code", {"finish_steps": -1}),
+    ("svdd", {"chains": 0}),
+    ("svdd", {"temperature": -1.0}),
+    ("svdd", {"finish_steps": -1}),
+    ("evolution", {"generations": 0}),
+    ("evolution", {"elites": 0}),
+    ("evolution", {"correlation": -0.1}),
+    ("evolution", {"steps": 0}),
+    ("evolution", {"finish_steps": -1}),
 ]
 
 
-@pytest.mark.parametrize("parameters", REFUSED, ids=str)
-def test_what_rbf_refuses_is_refused_at_submission(parameters: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("name", "parameters"), REFUSED, ids=str)
+def test_what_a_strategy_refuses_is_refused_at_submission(name: str, parameters: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"\d|one of"):
-        make_strategy("rbf", parameters)
+        make_strategy(name, parameters)
     with pytest.raises(InvalidRequestError, match="/search/"):
-        accept({"prompt": "x", "search": {"strategy": "rbf", **parameters}})
+        accept({"prompt": "x", "search": {"strategy": name, **parameters}})
 
 
-def test_the_defaults_are_those_of_the_strategy() -> None:
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+def test_the_defaults_are_those_of_the_strategy(name: str) -> None:
+    parameters = STRATEGY_PARAMS[name]().model_dump(exclude={"strategy"})
+    # Null stands for a default that depends on the sampler or the mode.
+    stated = {key: value for key, value in parameters.items() if value is not None}
+    assert make_strategy(name, stated) == make_strategy(name)
+
+
+def test_the_default_search_is_that_of_rbf() -> None:
     parameters = accept({"prompt": "x"}).search.model_dump(exclude={"strategy"})
     assert make_strategy("rbf", parameters) == make_strategy("rbf")
 

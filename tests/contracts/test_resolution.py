@@ -63,9 +63,16 @@ SEARCHES = st.one_of(
             "initial_noises": st.integers(1, 40),
         }
     ),
+    st.fixed_dictionaries({"strategy": st.just("zero_order"), "finish_steps": st.integers(0, 5)}),
+    st.fixed_dictionaries(
+        {"strategy": st.just("sop"), "forward": st.floats(0.1, 0.5), "back": st.floats(0.52, 0.9)}
+    ),
+    st.fixed_dictionaries({"strategy": st.sampled_from(["smc", "code", "svdd"])}),
+    st.fixed_dictionaries({"strategy": st.just("evolution"), "generations": st.integers(1, 20)}),
 )
 
 
+@settings(deadline=None)
 @given(search=SEARCHES, steps=st.integers(2, 20))
 def test_exactly_the_nfe_needed_is_accepted_and_one_fewer_is_not(
     search: dict[str, object], steps: int
@@ -76,6 +83,21 @@ def test_exactly_the_nfe_needed_is_accepted_and_one_fewer_is_not(
     if needed > 1:
         with pytest.raises(InvalidRequestError, match=f"needs at least {needed} NFE"):
             accept(body | {"budget": {"nfe": needed - 1}})
+
+
+@pytest.mark.parametrize(
+    ("search", "needed"),
+    [
+        ({"strategy": "best_of_n"}, 30),
+        ({"strategy": "zero_order", "finish_steps": 4}, 30),
+        ({"strategy": "code", "block": 9, "chains": 1, "finish_steps": 0}, 27),
+        ({"strategy": "evolution", "generations": 1, "steps": 7, "finish_steps": 0}, 21),
+        ({"strategy": "smc"}, 14),
+    ],
+    ids=str,
+)
+def test_each_image_needs_a_candidate(search: dict[str, object], needed: int) -> None:
+    assert needed_nfe(accept({"prompt": "x", "search": search, "num_images": 3})) == needed
 
 
 def test_the_tables_agree() -> None:
@@ -110,7 +132,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(body=st.dictionaries(FIELDS, JSON, max_size=5), prompt=st.text(min_size=1) | JSON)
 def test_whatever_is_posted_is_accepted_or_refused_with_reasons(
     body: dict[str, object], prompt: object
