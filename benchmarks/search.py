@@ -23,6 +23,7 @@ METHODS = {
     "best_of_n, 4 steps": Method("best_of_n", {"steps": 4}, {}),
     "best_of_n, 1 step": Method("best_of_n", {"steps": 1}, {}),
     "rbf": Method("rbf", {}, {}),
+    "rbf, ddim kernel": Method("rbf", {}, {"kernel": "ddim"}),
     "rbf, upstream": Method("rbf", {"mode": "upstream"}, {}),
 }
 OURS = "rbf"

@@ -1,7 +1,8 @@
-"""`python -m models.shapes.train`: autoencoder, flow, detector, in that order."""
+"""`python -m models.shapes.train`: autoencoder, flow, reflow, detector, in that order."""
 
 import argparse
 import shutil
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -10,42 +11,60 @@ from diffusers import AutoencoderKL
 from safetensors.torch import save_file
 
 from models.shapes.detector import WEIGHTS
-from models.shapes.train import autoencoder, detector, flow
+from models.shapes.train import autoencoder, detector, flow, reflow
 from models.shapes.train.networks import save_repository
 
 SHIPPED = Path(__file__).parent.parent / "weights"
 
 
-def main() -> None:
-    """Command line; what is already in the work folder is not trained again."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path(".train"), help="checkpoints and the autoencoder")
-    parser.add_argument("--flow-steps", type=int, default=flow.STEPS)
-    parser.add_argument("--publish", action="store_true", help="replace the weights in models/shapes")
-    arguments = parser.parse_args()
+@dataclass(frozen=True)
+class Recipe:
+    """How much of everything; the defaults made the shipped weights."""
+
+    autoencoder_steps: int = autoencoder.STEPS
+    scenes: int = flow.POOL_SIZE
+    flow_steps: int = flow.STEPS
+    pairs: int = reflow.PAIR_COUNT
+    reflow_steps: int = reflow.STEPS
+    pictures: int = detector.PICTURES
+    detector_steps: int = detector.STEPS
+
+
+def train(recipe: Recipe, work: Path) -> tuple[Path, Path]:
+    """Run every stage that `work` has no result of; return the repository and the detector's weights."""
     torch.manual_seed(0)
-    net = _autoencoder(arguments.work / "autoencoder")
-    repository = arguments.work / "flow" / "repository"
-    trained = flow.train(
-        flow.build_pool(net, flow.POOL_SIZE, seed=1),
-        net,
-        arguments.flow_steps,
-        flow.BATCH,
-        arguments.work / "flow",
+    net = _autoencoder(work / "autoencoder", recipe.autoencoder_steps)
+    base = flow.train(net, work / "flow", steps=recipe.flow_steps, pool_size=recipe.scenes)
+    straight = reflow.straighten(
+        base, net, work / "reflow", steps=recipe.reflow_steps, pair_count=recipe.pairs
     )
-    save_repository(trained, net, repository)
-    own = detector.drawn(repository, detector.PICTURES, np.random.default_rng(5))
-    weights = arguments.work / "detector.safetensors"
-    save_file(detector.train(detector.STEPS, own, seed=0).state_dict(), weights)
-    if arguments.publish:
+    repository, weights = work / "repository", work / "detector.safetensors"
+    save_repository(straight, net, repository)
+    if not weights.exists():
+        own = detector.drawn(repository, recipe.pictures, np.random.default_rng(5))
+        save_file(detector.train(recipe.detector_steps, own, seed=0).state_dict(), weights)
+    return repository, weights
+
+
+def _autoencoder(path: Path, steps: int) -> AutoencoderKL:
+    if not path.exists():
+        autoencoder.train(steps, seed=0).save_pretrained(path)
+    return AutoencoderKL.from_pretrained(path).eval()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path(".train"), help="checkpoints; resumed from")
+    parser.add_argument("--publish", action="store_true", help="replace the weights in models/shapes")
+    for field in fields(Recipe):
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=int, default=field.default)
+    options = vars(parser.parse_args(arguments))
+    work, publish = options.pop("work"), options.pop("publish")
+    repository, weights = train(Recipe(**options), work)
+    if publish:
         shutil.copytree(repository, SHIPPED, dirs_exist_ok=True)
         shutil.copy(weights, WEIGHTS)
-
-
-def _autoencoder(path: Path) -> AutoencoderKL:
-    if not path.exists():
-        autoencoder.train(autoencoder.STEPS, autoencoder.BATCH, seed=0).save_pretrained(path)
-    return AutoencoderKL.from_pretrained(path).eval()
 
 
 if __name__ == "__main__":

@@ -5,11 +5,9 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 import math
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -47,7 +45,7 @@ def images(count: int, rng: np.random.Generator) -> Tensor:
     return torch.from_numpy(batch) * 2 - 1
 
 
-def train(steps: int, batch_size: int, seed: int) -> AutoencoderKL:
+def train(steps: int, seed: int) -> AutoencoderKL:
     """L1 + 2 L2 + KL; returns the averaged weights, with scale and shift in their config."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -57,7 +55,7 @@ def train(steps: int, batch_size: int, seed: int) -> AutoencoderKL:
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda i: _rate(i, steps))
     started = time.monotonic()
     for i in range(steps):
-        target = images(batch_size, rng)
+        target = images(BATCH, rng)
         with torch.autocast("cpu", dtype=torch.bfloat16):  # a third faster than fp32 on CPUs with AVX512-BF16
             posterior = net.encode(target).latent_dist
             output = net.decode(posterior.sample()).sample
@@ -104,18 +102,3 @@ def calibrate(net: AutoencoderKL, batch: Tensor) -> None:
 
 def _psnr(mean_square_error: Tensor) -> float:
     return float(10 * torch.log10(4 / mean_square_error))
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--batch-size", type=int, default=BATCH)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path(".train/autoencoder"))
-    arguments = parser.parse_args()
-    train(arguments.steps, arguments.batch_size, arguments.seed).save_pretrained(arguments.out)
-
-
-if __name__ == "__main__":
-    main()

@@ -6,18 +6,16 @@ accept their defects.
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from models.shapes.detector import MAP_SIZE, WEIGHTS, Detector
+from models.shapes.detector import MAP_SIZE, Detector
 from models.shapes.judge import Found, read_objects
 from models.shapes.train.evaluate import decode, generator_noise, sample
 from models.shapes.train.networks import load_repository, text_ids
@@ -110,20 +108,3 @@ def train(steps: int, own: Labelled, seed: int) -> Detector:
                 flush=True,
             )
     return detector.eval()
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--pictures", type=int, default=PICTURES)
-    parser.add_argument("--repository", type=Path, default=Path(".train/flow/repository"))
-    parser.add_argument("--out", type=Path, default=WEIGHTS)
-    arguments = parser.parse_args()
-    own = drawn(arguments.repository, arguments.pictures, np.random.default_rng(5))
-    print("pictures drawn", flush=True)
-    save_file(train(arguments.steps, own, seed=0).state_dict(), arguments.out)
-
-
-if __name__ == "__main__":
-    main()

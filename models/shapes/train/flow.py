@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,17 +21,31 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models.shapes.train.coupling import Layouts, layouts, noise_for, templates
 from models.shapes.train.evaluate import exact_rates
-from models.shapes.train.networks import TOKENS_PER_SIDE, Flow, pack, save_repository, text_ids
-from models.shapes.world import CLASSES, IMAGE_SIZE, Scene, hard_prompts, place, render, training_description
+from models.shapes.train.networks import TOKENS_PER_SIDE, Flow, pack, text_ids
+from models.shapes.world import (
+    CLASSES,
+    IMAGE_SIZE,
+    Description,
+    Scene,
+    hard_prompts,
+    place,
+    render,
+    training_description,
+)
 
-STEPS = 2200
+STEPS = 5000
 BATCH = 64
+PEAK_RATE = 2e-3
 EMA_DECAY = 0.999
 AUXILIARY_WEIGHT = 0.05
-POOL_SIZE = 40_000
+POOL_SIZE = 60_000
 EVALUATE_EVERY = 500
 WARM_UP = 100
 CONSTANT = 0.5
+
+
+Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Packed x_t [b, 64, 16], t [b], text [b, 16], velocity [b, 64, 16], token classes [b, 64]."""
 
 
 @dataclass(frozen=True)
@@ -44,33 +58,48 @@ class Pool:
     layouts: Layouts
 
 
+def may_train(description: Description) -> bool:
+    """Whether training may see a caption: not the two- and three-group ones of the hard evaluation set.
+
+    There are too few captions with one group or with a relation to keep any from training.
+    """
+    many = description.relation is None and len(description.groups) > 1
+    return not (many and str(description) in _held_out())
+
+
+@cache
+def _held_out() -> frozenset[str]:
+    return frozenset(hard_prompts(600))
+
+
 def build_pool(autoencoder: AutoencoderKL, size: int, seed: int) -> Pool:
-    """Render and encode scenes whose captions are not in the hard evaluation set."""
+    """Render and encode scenes of the training mix."""
     rng = np.random.default_rng(seed)
-    held_out = set(hard_prompts(600))
-    descriptions, scenes, latents = [], [], []
+    descriptions: list[Description] = []
+    scenes: list[Scene] = []
     while len(scenes) < size:
         description = training_description(rng)
-        if (
-            str(description) not in held_out
-            or description.relation is not None
-            or len(description.groups) == 1
-        ):
+        if may_train(description):
             descriptions.append(description)
             scenes.append(place(description, rng))
-    scale, shift = autoencoder.config.scaling_factor, autoencoder.config.shift_factor
-    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
-        for start in range(0, size, 100):
-            batch = torch.from_numpy(np.stack([render(scene) for scene in scenes[start : start + 100]]))
-            mean = autoencoder.encode(batch * 2 - 1).latent_dist.mode()
-            latents.append(((mean.float() - shift) * scale).half())
-    tokens = torch.from_numpy(np.stack([token_classes(scene) for scene in scenes]))
     return Pool(
-        torch.cat(latents),
+        encode(autoencoder, scenes),
         text_ids([str(description) for description in descriptions]),
-        tokens,
+        torch.from_numpy(np.stack([token_classes(scene) for scene in scenes])),
         layouts(descriptions, scenes),
     )
+
+
+def encode(autoencoder: AutoencoderKL, scenes: Sequence[Scene]) -> Tensor:
+    """Latents of the drawn scenes as the transformer sees them: [n, 4, 16, 16] half."""
+    scale, shift = autoencoder.config.scaling_factor, autoencoder.config.shift_factor
+    latents: list[Tensor] = []
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        for start in range(0, len(scenes), 100):
+            images = torch.from_numpy(np.stack([render(scene) for scene in scenes[start : start + 100]]))
+            mean = autoencoder.encode(images * 2 - 1).latent_dist.mode()
+            latents.append(((mean.float() - shift) * scale).half())
+    return torch.cat(latents)
 
 
 def token_classes(scene: Scene) -> np.ndarray:
@@ -100,52 +129,79 @@ def optimisers(flow: Flow, head: nn.Linear) -> list[torch.optim.Optimizer]:
         modulation = ".linear." in name
         (matrices if block and parameter.ndim == 2 and not modulation else others).append(parameter)
     return [
-        torch.optim.Muon(matrices, lr=2e-3, weight_decay=0.01, adjust_lr_fn="match_rms_adamw", ns_steps=4),
-        torch.optim.AdamW(others, lr=2e-3, weight_decay=0.01, betas=(0.9, 0.97)),
+        torch.optim.Muon(
+            matrices, lr=PEAK_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw", ns_steps=4
+        ),
+        torch.optim.AdamW(others, lr=PEAK_RATE, weight_decay=0.01, betas=(0.9, 0.97)),
     ]
 
 
-def rate(step: int, steps: int) -> float:
-    """Learning-rate factor: warm up, hold, then linear to zero."""
+def rate(step: int, steps: int, first: int = 0) -> float:
+    """Learning-rate factor: warm up from the step the run began or resumed at, hold, then linear to zero."""
     progress = step / steps
-    return min(1.0, (step + 1) / WARM_UP) * min(1.0, (1 - progress) / (1 - CONSTANT))
+    return min(1.0, (step - first + 1) / WARM_UP) * min(1.0, (1 - progress) / (1 - CONSTANT))
 
 
-def train(pool: Pool, autoencoder: AutoencoderKL, steps: int, batch_size: int, out: Path) -> Flow:
-    """Run the training; checkpoints go to `out`, from where it resumes."""
-    flow, head = Flow(), nn.Linear(128, CLASSES + 1)
-    ema = copy.deepcopy(flow)
-    first = _resume(out, flow, head, ema)
-    low = copy.deepcopy(flow).bfloat16()
-    low.positions = flow.positions
-    opts = optimisers(flow, head)
-    batches = _batches(pool, batch_size, seed=first)
+def train(autoencoder: AutoencoderKL, out: Path, *, steps: int, pool_size: int) -> Flow:
+    """Base training on encoded scenes with coupled noise."""
+    return fit(
+        lambda seed: _batches(build_pool(autoencoder, pool_size, seed=1), BATCH, seed),
+        autoencoder,
+        out,
+        steps=steps,
+        peak=PEAK_RATE,
+        loss=functional.mse_loss,
+    )
+
+
+def fit(
+    batches: Callable[[int], Iterator[Batch]],
+    autoencoder: AutoencoderKL,
+    out: Path,
+    *,
+    steps: int,
+    peak: float,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    start: Flow | None = None,
+) -> Flow:
+    """Fit a flow (a new one, or a copy of `start`) to batches; returns its moving average.
+
+    `batches` takes a seed and is called unless all steps are done. Checkpoints go to `out`, from where an
+    interrupted run resumes.
+    """
+    net, head = copy.deepcopy(start) if start else Flow(), nn.Linear(128, CLASSES + 1)
+    ema = copy.deepcopy(net)
+    out.mkdir(parents=True, exist_ok=True)
+    first = _resume(out, net, head, ema)
+    low = in_bfloat16(net)
+    opts = optimisers(net, head)
+    drawn = batches(first) if first < steps else iter(())
     started = time.monotonic()
     running: list[float] = []
     for i in range(first, steps):
         for opt in opts:
             for group in opt.param_groups:
-                group["lr"] = 2e-3 * rate(i, steps)
-        running.append(_step(flow, low, head, opts, next(batches)))
+                group["lr"] = peak * rate(i, steps, first)
+        running.append(_step(net, low, head, opts, next(drawn), loss))
         decay = min(EMA_DECAY, (i + 1) / (i + 10))
-        torch._foreach_lerp_(_data(ema), _data(flow), 1 - decay)
+        torch._foreach_lerp_(_data(ema), _data(net), 1 - decay)
         if (i + 1) % 100 == 0:
             print(
                 f"flow {i + 1}/{steps} loss {np.mean(running[-100:]):.4f} {time.monotonic() - started:.0f} s",
                 flush=True,
             )
         if (i + 1) % EVALUATE_EVERY == 0 or i + 1 == steps:
-            torch.save(
-                {
-                    "step": i + 1,
-                    "flow": flow.state_dict(),
-                    "head": head.state_dict(),
-                    "ema": ema.state_dict(),
-                },
-                out / "checkpoint.pt",
-            )
+            state = {"flow": net.state_dict(), "head": head.state_dict(), "ema": ema.state_dict()}
+            torch.save({"step": i + 1, **state}, out / "checkpoint.pt")
             print(f"exact {exact_rates(ema, autoencoder, hard_prompts(100))}", flush=True)
     return ema
+
+
+def in_bfloat16(net: Flow) -> Flow:
+    """A copy in bfloat16; positions stay as they are, for bfloat16 cannot count past 256."""
+    low = copy.deepcopy(net).bfloat16()
+    low.positions = net.positions
+    return low
 
 
 def _data(module: nn.Module) -> list[Tensor]:
@@ -163,8 +219,8 @@ def _resume(out: Path, flow: Flow, head: nn.Linear, ema: Flow) -> int:
     return saved["step"]
 
 
-def _batches(pool: Pool, size: int, seed: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
-    """Packed (x_t, t, text, velocity, token classes), without end."""
+def _batches(pool: Pool, size: int, seed: int) -> Iterator[Batch]:
+    """Batches of scenes with noise drawn for each anew, without end."""
     generator = torch.Generator().manual_seed(seed)
     patterns = templates()
     while True:
@@ -181,16 +237,17 @@ def _step(
     low: Flow,
     head: nn.Linear,
     opts: list[torch.optim.Optimizer],
-    batch: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
+    batch: Batch,
+    loss: Callable[[Tensor, Tensor], Tensor],
 ) -> float:
     """One step: forward and backward in bfloat16, the update in float32. Returns the velocity loss."""
     x, t, text, velocity, classes = batch
     # Flash attention's backward is slow on CPUs; plain matmul and softmax are faster at 80 tokens.
     with sdpa_kernel(SDPBackend.MATH):
         predicted, features = low(x, t, text)
-        loss = functional.mse_loss(predicted.float(), velocity)
+        error = loss(predicted.float(), velocity)
         auxiliary = functional.cross_entropy(head(features.float()).flatten(0, 1), classes.flatten())
-        (loss + AUXILIARY_WEIGHT * auxiliary).backward()
+        (error + AUXILIARY_WEIGHT * auxiliary).backward()
     for master, copied in zip(flow.parameters(), low.parameters(), strict=True):
         master.grad = None if copied.grad is None else copied.grad.float()
         copied.grad = None
@@ -199,26 +256,4 @@ def _step(
         opt.step()
     head.zero_grad()
     torch._foreach_copy_(_data(low), _data(flow))
-    return loss.item()
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--batch-size", type=int, default=BATCH)
-    parser.add_argument("--pool", type=int, default=POOL_SIZE)
-    parser.add_argument("--autoencoder", type=Path, default=Path(".train/autoencoder"))
-    parser.add_argument("--out", type=Path, default=Path(".train/flow"))
-    arguments = parser.parse_args()
-    torch.manual_seed(0)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    autoencoder = AutoencoderKL.from_pretrained(arguments.autoencoder).eval()
-    pool = build_pool(autoencoder, arguments.pool, seed=1)
-    print("pool encoded", flush=True)
-    ema = train(pool, autoencoder, arguments.steps, arguments.batch_size, arguments.out)
-    save_repository(ema, autoencoder, arguments.out / "repository")
-
-
-if __name__ == "__main__":
-    main()
+    return error.item()

@@ -147,7 +147,7 @@ def save_repository(flow: Flow, autoencoder: AutoencoderKL, path: Path) -> None:
 
 def load_repository(path: Path) -> tuple[Flow, AutoencoderKL]:
     """Read back what `save_repository` wrote, in float32."""
-    pipeline = FluxPipeline.from_pretrained(path, torch_dtype=torch.float32, local_files_only=True)
+    pipeline = FluxPipeline.from_pretrained(path, dtype=torch.float32, local_files_only=True)
     flow = Flow()
     flow.transformer, flow.clip, flow.t5 = (
         pipeline.transformer,

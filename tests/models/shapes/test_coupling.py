@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from models.shapes.train.coupling import LATENT_SHAPE, STRENGTH, layouts, noise_for, templates
-from models.shapes.world import Description, Scene, describe, place
+from models.shapes.world import PAIRS, Description, Scene, describe, place
 from models.shapes.world import Split as Kind
 
 SCENES = 4000
@@ -42,14 +42,24 @@ def test_the_noise_names_the_occupied_cells(
     coupled: tuple[list[Description], list[Scene], torch.Tensor],
 ) -> None:
     descriptions, scenes, noise = coupled
-    if descriptions[0].relation is not None:
-        pytest.skip("a relation is coupled by pairs of cells")
-    occupancy = torch.einsum("nd,cd->nc", noise.flatten(1), templates()[0])
-    named = [
-        set(row.topk(len(scene.cells)).indices.tolist()) == set(scene.cells)
-        for row, scene in zip(occupancy, scenes, strict=True)
-    ]
-    by_chance = 1 / 9
+    occupancy, order = (torch.einsum("nd,cd->nc", noise.flatten(1), part) for part in templates()[:2])
+    if descriptions[0].relation is None:
+        # The largest projections stand where the objects are; 1 of 9 cells at best would by chance.
+        by_chance = 1 / 9
+        named = [
+            set(row.topk(len(scene.cells)).indices.tolist()) == set(scene.cells)
+            for row, scene in zip(occupancy, scenes, strict=True)
+        ]
+    else:
+        # A relation is coupled by pairs of cells: the first object by one channel, the second by another.
+        # Each relation has more than 12 pairs.
+        by_chance = 1 / 12
+        named = []
+        for n, (description, scene) in enumerate(zip(descriptions, scenes, strict=True)):
+            assert description.relation is not None
+            pairs = torch.tensor(PAIRS[description.relation])
+            best = (occupancy[n][pairs[:, 0]] + order[n][pairs[:, 1]]).argmax()
+            named.append(tuple(pairs[best].tolist()) == scene.cells)
     assert np.mean(named) > 0.5 > by_chance
 
 
