@@ -7,12 +7,15 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampling.events import Candidate, Decision, Round
+from sampling.noise import AddressedNoise
 from sampling.strategies import make_strategy
 from sampling.strategies.svdd import Svdd
+from tests.sampling.oracle import MIXTURE
 from tests.sampling.worlds import candidates, facts, problem, rounds
 
 
@@ -33,6 +36,18 @@ def test_a_chain_goes_on_from_its_best_child(name: str, block: int) -> None:
             assert one.levels[chain].candidate == best.nfe
             kept = [c for c in of_chain(one, chain) if c.decision is not Decision.REJECTED]
             assert following.candidates[0].parent is None or best in kept
+
+
+def test_each_continuation_has_noise_of_its_own_at_every_level() -> None:
+    """DDIM at eta 1 on the linear path: from t = 1, x' = (1 - t') x0 + t' z."""
+    walk = {"interpolant": "linear", "kernel": "ddim", "grid": "linear", "steps": 5}
+    got = candidates(rounds("code", {"finish_steps": 0}, problem(40, seed=3, sampler=walk)))
+    noise = AddressedNoise(3, (2,))
+    for candidate in (c for c in got if c.level == 1):
+        x = noise.draw(candidate.chain, 0, candidate.draw)[None]
+        x0 = x - MIXTURE.velocity(x, torch.tensor([1.0]))
+        z = noise.draw(candidate.chain, 1, candidate.draw)
+        torch.testing.assert_close(candidate.x, (0.2 * x0 + 0.8 * z)[0])
 
 
 def test_blocks_of_one_level_are_svdd() -> None:
