@@ -47,7 +47,7 @@ format: $(INSTALLED) ## Format and mend what can be mended mechanically
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(INSTALLED) ## Measure what the documentation claims, into benchmarks/results
+bench: $(INSTALLED) ## Measure what the documentation claims, into docs/results
 	@$(BIN)/python -m benchmarks
 
 train-shapes: $(INSTALLED) ## Train the bundled model again, from nothing

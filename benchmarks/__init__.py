@@ -1,1 +1,1 @@
-"""What the documentation claims, as runnable programs. Results go to benchmarks/results."""
+"""What the documentation claims, as runnable programs. Tables go to docs/results."""

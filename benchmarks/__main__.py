@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: every benchmark, in the order of docs/benchmarks.md."""
+"""`python -m benchmarks`: every benchmark, in turn."""
 
 from benchmarks import overhead, quality, search
 

@@ -5,6 +5,7 @@ python -m benchmarks.search --prompts 100 --seeds 2 --nfe 200 --processes 2
 
 import argparse
 import os
+import statistics
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -70,12 +71,17 @@ def collect(jobs: list[Any], processes: int) -> list[dict[str, Any]]:
 
 
 def column(rows: list[dict[str, Any]], method: str, key: str) -> list[float]:
-    """One method's values, in the order of the jobs, so that two methods' columns are paired."""
-    return [row[key] for row in rows if row["method"] == method]
+    """One method's values by prompt, means over the seeds: prompts are independent, seeds of one are not.
+
+    In the order of the prompts, so that two methods' columns are paired.
+    """
+    own = [row for row in rows if row["method"] == method]
+    seeds = 1 + max(row["seed"] for row in own)
+    return [statistics.fmean(row[key] for row in own[at : at + seeds]) for at in range(0, len(own), seeds)]
 
 
 def summary(rows: list[dict[str, Any]], methods: Sequence[str], given: str) -> str:
-    """The table: means with standard errors, and what `rbf` has over each, by pairs."""
+    """The table: means with standard errors over prompts, and what `rbf` has over each, by pairs."""
     lines = []
     for name in methods:
         cells = [name, f"{mean_and_error(column(rows, name, 'nfe'))[0]:.0f}"]

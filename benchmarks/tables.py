@@ -1,20 +1,31 @@
-"""Writing results: JSON for programs and a Markdown table for people, side by side."""
+"""Writing results: JSON for programs beside the benchmarks, a Markdown table for people in docs/results."""
 
 import json
+import shlex
 import statistics
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+TABLES = Path(__file__).parent.parent / "docs" / "results"
 
 
 def save(name: str, data: dict[str, Any], markdown: str) -> None:
-    """Write results/name.json and results/name.md, and print the table."""
-    RESULTS.mkdir(exist_ok=True)
+    """Write benchmarks/results/name.json and docs/results/name.md, and print the table."""
+    for folder in (RESULTS, TABLES):
+        folder.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n")
-    (RESULTS / f"{name}.md").write_text(markdown + "\n")
+    (TABLES / f"{name}.md").write_text(f"# {name}\n\nMade by `{command()}`.\n\n{markdown}\n")
     print(markdown)
+
+
+def command() -> str:
+    """The command line of this process, as a reader would type it."""
+    program = Path(sys.argv[0])
+    module = "benchmarks" if program.name == "__main__.py" else f"benchmarks.{program.stem}"
+    return shlex.join(["python", "-m", module, *sys.argv[1:]])
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
