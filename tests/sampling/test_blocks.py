@@ -34,8 +34,15 @@ def test_a_chain_goes_on_from_its_best_child(name: str, block: int) -> None:
             best = max(of_chain(one, chain), key=lambda c: c.reward)
             assert {c.parent for c in of_chain(following, chain)} == {best.nfe}
             assert one.levels[chain].candidate == best.nfe
-            kept = [c for c in of_chain(one, chain) if c.decision is not Decision.REJECTED]
-            assert following.candidates[0].parent is None or best in kept
+
+    before = -math.inf
+    for one in done:
+        for candidate in one.candidates:
+            best = max(of_chain(one, candidate.chain), key=lambda c: c.reward)
+            moved = Decision.IMPROVED if candidate.reward > before else Decision.KEPT
+            expected = moved if candidate is best else Decision.REJECTED
+            assert candidate.decision is (expected if candidate.parent else Decision.INITIAL)
+        before = one.state.best_reward
 
 
 def test_each_continuation_has_noise_of_its_own_at_every_level() -> None:

@@ -135,7 +135,9 @@ def test_the_budget_is_kept_and_every_evaluation_told(
         assert {c.parent for c in one.candidates} <= told | {None}
         told |= {c.nfe for c in one.candidates}
         assert {level.candidate for level in one.levels} <= told
-    searched = got[: len(got) - tried[1].get("finish_steps", 0)]
+    reserve = tried[1].get("finish_steps", 0)
+    searched, finish = got[: len(got) - reserve], got[len(got) - reserve :]
+    assert [(c.level, c.draw) for c in finish] == [(sampler["steps"], draw) for draw in range(reserve)]
     places = [(c.chain, c.level, c.draw) for c in searched]
     assert len(set(places)) == len(places)
     assert all(0 < c.t_next <= c.t <= 1 for c in got)
