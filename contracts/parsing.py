@@ -75,12 +75,12 @@ def posted_path(location: Iterable[str | int], payload: object) -> list[str | in
     """Follow a location through the posted JSON, dropping the steps that only the parsed form has.
 
     These are the union's tag, the index of a reward posted without its list, the `name` of a bare name,
-    and pydantic's mark for the key of a mapping.
+    and pydantic's mark for a key of `metadata`.
     """
     keys: list[str | int] = []
     node: object = payload
     for step in location:
-        if isinstance(node, str) or step == "[key]":
+        if isinstance(node, str) or (step == "[key]" and len(keys) == 2 and keys[0] == "metadata"):
             break
         if isinstance(step, int) and not is_array(node):
             continue
@@ -129,6 +129,14 @@ def section(keys: Sequence[str | int], payload: object) -> type[BaseModel]:
 def pointer(keys: Iterable[str | int]) -> str:
     """Write a JSON Pointer (RFC 6901); the whole document is the empty string."""
     return "".join("/" + str(key).replace("~", "~0").replace("/", "~1") for key in keys)
+
+
+def steps_of(text: str) -> list[str | int]:
+    """Read a JSON Pointer into a resolved submission, where items of `reward` and `held_out` have numbers."""
+    steps: list[str | int] = [step.replace("~1", "/").replace("~0", "~") for step in text.split("/")[1:]]
+    if len(steps) > 1 and steps[0] in ("reward", "held_out"):
+        steps[1] = int(steps[1])
+    return steps
 
 
 def reward_params_problems(terms: Sequence[RewardTerm], at: Sequence[str]) -> list[FieldProblem]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contracts.catalogue import MODELS, REWARDS, ModelFacts, SizeFacts
 from contracts.errors import FieldProblem, InvalidRequestError
 from contracts.names import did_you_mean
-from contracts.parsing import parse, pointer, posted_path, reward_params_problems
+from contracts.parsing import parse, pointer, posted_path, reward_params_problems, steps_of
 from contracts.requests import Caps, GenerationRequest, ResolvedRequest, RewardTerm
 from contracts.search import (
     BaseParams,
@@ -38,8 +38,8 @@ def accept(
 
 def as_posted(problem: FieldProblem, payload: object) -> FieldProblem:
     """Point a problem of the resolved form at the posted one."""
-    steps = [int(step) if step.isdigit() else step for step in (problem.pointer or "").split("/")[1:]]
-    return problem.model_copy(update={"pointer": pointer(posted_path(steps, payload))})
+    path = posted_path(steps_of(problem.pointer or ""), payload)
+    return problem.model_copy(update={"pointer": pointer(path)})
 
 
 def resolve(

@@ -114,6 +114,11 @@ INVALID: list[tuple[str, str, str]] = [
     ('"priority": "high"', "/priority", "Unknown field"),
     ('"baseline": true', "/baseline", "Unknown field"),
     ('"a/b~c": 1', "/a~1b~0c", "Unknown field"),
+    ('"[key]": 1', "/[key]", "Unknown field '[key]'"),
+    ('"budget": {"[key]": 1}', "/budget/[key]", "Unknown field '[key]'"),
+    ('"reward": {"name": "brightness", "params": {"²": 1}}', "/reward/params/²", "Unknown parameter '²'"),
+    ('"reward": {"name": "brightness", "params": {"a/b": 1}}', "/reward/params/a~1b", "Unknown parameter"),
+    ('"reward": [{"name": "brightness", "params": {"0": 1}}]', "/reward/0/params/0", "Unknown parameter"),
 ]
 
 
