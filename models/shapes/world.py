@@ -123,16 +123,21 @@ class Scene:
 
 
 _SINGULAR = {"a": 1, "an": 1, **{word: value for value, word in enumerate(NUMBERS) if value}}
+_SHAPE_WORDS = {*SHAPES, *(f"{shape}s" for shape in SHAPES)}
+_COUNT_WORDS = {*NUMBERS, "ten", "eleven", "twelve", "dozen"}
+_MEANT = f"(?:{'|'.join([*COLOURS, *_SHAPE_WORDS, *_COUNT_WORDS, 'and', 'an', 'a'])})"
 _GROUP = re.compile(
-    rf"\b(?P<count>{'|'.join(_SINGULAR)}|\d)?\s*(?P<colour>{'|'.join(COLOURS)})\s+(?P<shape>{'|'.join(SHAPES)})s?\b"
+    rf"(?:\b(?P<count>{'|'.join(_SINGULAR)}|[1-9])\s+(?:(?!{_MEANT}\b)[a-z]+,?\s+){{0,2}})?"
+    rf"\b(?P<colour>{'|'.join(COLOURS)})\s+(?P<shape>{'|'.join(SHAPES)})s?\b"
 )
 _RELATION = re.compile("|".join(relation.value for relation in Relation))
 
 
 def parse(caption: str) -> Description:
-    """Read the groups and the relation out of a caption, leniently: words that name no shape are passed over.
+    """Read the groups and the relation out of a caption; words without a meaning here are passed over.
 
-    Raises ValueError when the text names no coloured shape.
+    Raises ValueError when the text names no coloured shape, or a colour, shape or count that is left over: a
+    search for half of a caption would find the wrong picture and call it right.
     """
     text = caption.lower()
     matches = list(_GROUP.finditer(text))
@@ -141,10 +146,20 @@ def parse(caption: str) -> Description:
             f"no coloured shape found in {caption!r}: say for example 'two red circles and a blue square' "
             f"(colours: {', '.join(COLOURS)}; shapes: {', '.join(SHAPES)})"
         )
+    left = [word for word in re.findall(r"[a-z]+|\d+", _GROUP.sub(" ", text)) if _means(word)]
+    if left:
+        raise ValueError(
+            f"cannot read {', '.join(map(repr, dict.fromkeys(left)))} in {caption!r}: every group is a count "
+            f"from 1 to 9, a colour ({', '.join(COLOURS)}) and a shape ({', '.join(SHAPES)})"
+        )
     groups = tuple(Group(_count(m["count"]), m["colour"], m["shape"]) for m in matches)
     between = text[matches[0].end() : matches[1].start()] if len(matches) == 2 else ""
     relation = _RELATION.search(between)
     return Description(groups, Relation(relation.group()) if relation else None)
+
+
+def _means(word: str) -> bool:
+    return word.isdigit() or word in COLOURS or word in _SHAPE_WORDS or word in _COUNT_WORDS
 
 
 def _count(word: str | None) -> int:

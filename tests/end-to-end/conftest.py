@@ -1,7 +1,7 @@
 """The whole stack as `rollover serve` starts it, around a tiny model of random weights."""
 
-import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -18,8 +18,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Stack]:
-    os.environ |= {"ROLLOVER_MODEL_PATHS": f"shapes={tiny_model}", "ROLLOVER_DEVICE": "cpu"}
-    with Stack(StackSettings(port=0, data_dir=tmp_path_factory.mktemp("var")), print) as stack:
+    with ExitStack() as exits:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("ROLLOVER_MODEL_PATHS", f"shapes={tiny_model}")
+            patch.setenv("ROLLOVER_DEVICE", "cpu")
+            settings = StackSettings(port=0, data_dir=tmp_path_factory.mktemp("var"))
+            stack = exits.enter_context(Stack(settings, print))
         yield stack
 
 

@@ -106,9 +106,11 @@ def test_the_bar_shows_nfe_level_and_best_reward(client: Client) -> None:
     assert "completed" in text
 
 
-def test_the_demonstration_starts_and_stops_its_own_stack(stack: Stack, tmp_path: Path) -> None:
-    arguments = ["-r", "brightness", "--nfe", "60", "--out", str(tmp_path)]
-    output = run(stack, "demo", "a red circle", *arguments)
+def test_the_demonstration_starts_its_own_stack_improves_its_picture_and_stops(
+    stack: Stack, tmp_path: Path
+) -> None:
+    # The bundled model, its learned reward and the default prompt: what `make demo` shows.
+    output = run(stack, "demo", "--nfe", "60", "--out", str(tmp_path))
     check(output, 60)
     children = [int(pid) for pid in re.findall(r"^started \S+ \(pid (\d+)\)", output, re.MULTILINE)]
     assert len(children) == 3

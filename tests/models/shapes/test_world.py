@@ -98,6 +98,7 @@ def test_the_hard_set_is_fixed_and_a_longer_one_starts_with_the_shorter() -> Non
     ("caption", "meant"),
     [
         ("A photo of 3 Red circles, please", Description((Group(3, "red", "circle"),))),
+        ("Two big, shiny red circles", Description((Group(2, "red", "circle"),))),
         ("an orange square", Description((Group(1, "orange", "square"),))),
         (
             "a red circle to the left of a blue square",
@@ -112,6 +113,20 @@ def test_free_wording_is_read(caption: str, meant: Description) -> None:
 def test_a_caption_without_shapes_says_what_can_be_asked_for() -> None:
     with pytest.raises(ValueError, match=r"two red circles.*colours: red.*shapes: circle"):
         parse("a castle by the sea")
+
+
+@pytest.mark.parametrize(
+    ("caption", "unread"),
+    [
+        ("12 red circles", "'12'"),
+        ("ten red circles", "'ten'"),
+        ("a red and a blue circle", "'red'"),
+        ("two crimson circles and a blue square", "'two', 'circles'"),
+    ],
+)
+def test_a_caption_read_by_half_is_refused_with_what_is_left(caption: str, unread: str) -> None:
+    with pytest.raises(ValueError, match=f"cannot read {unread} in .* a count from 1 to 9"):
+        parse(caption)
 
 
 def test_a_thing_knows_its_colour_and_shape() -> None:
