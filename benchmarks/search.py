@@ -18,15 +18,38 @@ from benchmarks.setup import HELD_OUT, Method, Task, picture, run
 from benchmarks.tables import mean_and_error, save, shown, table
 from models.shapes.world import hard_prompts
 
+DDIM = {"kernel": "ddim"}
 METHODS = {
     "base": Method("base", {}, {}),
     "best_of_n, 10 steps": Method("best_of_n", {}, {}),
     "best_of_n, 4 steps": Method("best_of_n", {"steps": 4}, {}),
     "best_of_n, 1 step": Method("best_of_n", {"steps": 1}, {}),
+    "local search at t = 1": Method("zero_order", {"steps": 1, "finish_steps": 4}, {}),
+    "zero_order": Method("zero_order", {"steps": 4}, {}),
+    "sop": Method("sop", {}, {}),
+    "smc": Method("smc", {}, {}),
+    "code": Method("code", {}, {}),
+    "svdd": Method("svdd", {}, {}),
+    "evolution": Method("evolution", {}, {}),
     "rbf": Method("rbf", {}, {}),
-    "rbf, ddim kernel": Method("rbf", {}, {"kernel": "ddim"}),
     "rbf, upstream": Method("rbf", {"mode": "upstream"}, {}),
+    "rbf, ddim kernel": Method("rbf", {}, DDIM),
 }
+VARIANTS = {
+    "rbf, diffusion scale 1": Method("rbf", {}, {"diffusion_scale": 1.0}),
+    "rbf, linear path": Method("rbf", {}, {"interpolant": "linear"}),
+    "rbf, ddim, 4 chains": Method("rbf", {"chains": 4}, DDIM),
+    "rbf, ddim, pool 50": Method("rbf", {"initial_noises": 50}, DDIM),
+    "rbf, ddim, 4 chains from the top of 50": Method(
+        "rbf", {"chains": 4, "initial_noises": 50, "start": "top"}, DDIM
+    ),
+    "rbf, ddim, no finish": Method("rbf", {"finish_steps": 0}, DDIM),
+    "rbf, ddim, 5 levels": Method("rbf", {}, DDIM | {"steps": 5}),
+    "svdd, ddim kernel": Method("svdd", {}, DDIM),
+    "smc, ddim kernel": Method("smc", {}, DDIM),
+    "code, ddim kernel": Method("code", {}, DDIM),
+}
+"""Compared only where they are named."""
 OURS = "rbf"
 
 
@@ -37,7 +60,7 @@ def measure(job: tuple[str, int, int, Sequence[str], str]) -> list[dict[str, Any
     rows = []
     for name in methods:
         started = time.perf_counter()
-        state = run(task, METHODS[name], nfe, seed)
+        state = run(task, (METHODS | VARIANTS)[name], nfe, seed)
         seconds = time.perf_counter() - started
         best = state.best[0]
         rows.append(
@@ -71,13 +94,16 @@ def collect(jobs: list[Any], processes: int) -> list[dict[str, Any]]:
 
 
 def column(rows: list[dict[str, Any]], method: str, key: str) -> list[float]:
-    """One method's values by prompt, means over the seeds: prompts are independent, seeds of one are not.
+    """One method's values by prompt, means over its seeds: prompts are independent, seeds of one are not.
 
-    In the order of the prompts, so that two methods' columns are paired.
+    In the order of the prompts, so that two methods' columns are paired. The hard set repeats a few short
+    prompts; each counts once.
     """
-    own = [row for row in rows if row["method"] == method]
-    seeds = 1 + max(row["seed"] for row in own)
-    return [statistics.fmean(row[key] for row in own[at : at + seeds]) for at in range(0, len(own), seeds)]
+    by_prompt: dict[str, list[float]] = {}
+    for row in rows:
+        if row["method"] == method:
+            by_prompt.setdefault(row["prompt"], []).append(row[key])
+    return [statistics.fmean(values) for values in by_prompt.values()]
 
 
 def summary(rows: list[dict[str, Any]], methods: Sequence[str], given: str) -> str:
@@ -97,17 +123,18 @@ def summary(rows: list[dict[str, Any]], methods: Sequence[str], given: str) -> s
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--prompts", type=int, default=100)
+    parser.add_argument("--prompts", type=int, default=100, help="how many of the hard set")
+    parser.add_argument("--skip", type=int, default=0, help="how many to leave out before them")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--nfe", type=int, default=200)
     parser.add_argument("--reward", default="scene_match")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS | VARIANTS, default=list(METHODS))
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--name", default=None, help="of the result files; search_nfe200 for 200 NFE")
     options = parser.parse_args(arguments)
     jobs = [
         (prompt, seed, options.nfe, options.methods, options.reward)
-        for prompt in hard_prompts(options.prompts)
+        for prompt in hard_prompts(options.skip + options.prompts)[options.skip :]
         for seed in range(options.seeds)
     ]
     rows = collect(jobs, options.processes)
