@@ -256,6 +256,22 @@ def test_memory_that_does_not_do_for_one_fails_the_job(desk: Desk) -> None:
     assert greedy.asked == [25, 12, 6, 3, 1]
 
 
+def test_a_store_that_stumbles_is_tried_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = desk.runner.store
+    faults = [OSError(5, "Input/output error")] * 3
+    put = store.filesystem.pipe_file
+
+    def stumbling(path: str, content: bytes) -> None:
+        if faults:
+            raise faults.pop()
+        put(path, content)
+
+    monkeypatch.setattr(store.filesystem, "pipe_file", stumbling)
+    monkeypatch.setattr("workers.store.PAUSES", (0.0, 0.0, 0.0))
+    assert desk.run().status is Status.SUCCEEDED
+    assert faults == []
+
+
 def test_a_file_is_written_whole_or_not_at_all(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     store = desk.runner.store
     store.put("job/a", b"old")

@@ -20,7 +20,7 @@ from contracts.jobs import Status
 from contracts.keys import JOB_FUNCTION, WORKERS_KEY, job_key, queue_name, worker_key
 from tests.workers.conftest import Desk
 from workers.beat import Beat
-from workers.messages import Spec
+from workers.messages import Ending, Spec
 from workers.resident import Resident
 from workers.settings import WorkerSettings
 from workers.supervisor import Supervisor
@@ -171,6 +171,17 @@ def test_vanished_workers_cost_a_job_none_of_its_tries(
     assert worker.queues[0].job_ids == [job, waiting]
     worker.work(burst=True)
     assert desk.record(job).status is Status.SUCCEEDED
+
+
+def test_a_job_that_another_worker_has_taken_over_is_not_forgotten(
+    desk: Desk, worker: GenerationWorker, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = desk.submit()
+    monkeypatch.setattr(worker.supervisor, "run", lambda _: Ending.OVERTAKEN)
+    worker.work(burst=True)
+    assert Job.exists(job, connection=queue.connection)
+    assert queue.started_job_registry.get_job_ids(cleanup=False) == []
+    assert queue.job_ids == []
 
 
 def test_a_job_whose_taker_died_before_it_began_is_found_soon(
