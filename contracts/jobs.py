@@ -51,6 +51,13 @@ class Progress(Document):
     best_reward: float | None = None
 
 
+class Checkpoint(Document):
+    """The newest state that another execution can go on from, see `contracts.keys.checkpoint_path`."""
+
+    attempt: int
+    nfe: int
+
+
 class ProgressView(Progress):
     """Progress as clients see it."""
 
@@ -189,7 +196,9 @@ class Record(Document):
     status_sequence: int = 0
     events: int = Field(default=0, description="sequence number of the last event")
     attempts: int = 0
+    lost: int = Field(default=0, description="executions in a row that vanished and got no further")
     progress: Progress
+    checkpoint: Checkpoint | None = None
     result: Result | None = None
     usage: Usage | None = None
     error: JobError | None = None
@@ -210,6 +219,16 @@ class Record(Document):
             created_at=now(),
         )
 
+    @property
+    def losses(self) -> int:
+        """How many executions in a row have vanished without getting any further, the present one included.
+
+        One that got as far as a checkpoint of its own begins the count anew: it is the victim of its
+        surroundings, where a job that kills every worker at the same place must end.
+        """
+        progressed = self.checkpoint is not None and self.checkpoint.attempt == self.attempts
+        return (0 if progressed else self.lost) + (self.status is Status.RUNNING)
+
     @classmethod
     def from_hash(cls, fields: Mapping[str, str]) -> Self:
         """Read a Redis hash."""
@@ -220,7 +239,7 @@ class Record(Document):
         return hash_fields(**{name: getattr(self, name) for name in type(self).model_fields})
 
 
-STRUCTURED = {"request", "progress", "result", "usage", "error"}
+STRUCTURED = {"request", "progress", "checkpoint", "result", "usage", "error"}
 
 
 def hash_fields(**values: object) -> dict[str, str]:

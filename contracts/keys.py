@@ -50,6 +50,16 @@ def trace_path(generation: str) -> str:
     return f"{generation}/trace.jsonl"
 
 
+def checkpoints_path(generation: str) -> str:
+    """Folder in the artifact store: states of a search that another execution can go on from."""
+    return f"{generation}/checkpoints"
+
+
+def checkpoint_path(generation: str, attempt: int, nfe: int) -> str:
+    """Artifact: the state after `nfe` evaluations, as execution `attempt` had it: a file of its own."""
+    return f"{checkpoints_path(generation)}/{attempt}-{nfe}.safetensors"
+
+
 def generation_url(generation: str) -> str:
     """The job document."""
     return f"/v1/generations/{generation}"

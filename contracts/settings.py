@@ -37,7 +37,11 @@ class Settings(BaseSettings):
     max_prompt_chars: int = Field(default=2000, ge=1, description="longest prompt, in characters")
     max_body_bytes: int = Field(default=65536, ge=1, description="largest request body, in bytes")
     max_queue: int = Field(default=10000, ge=1, description="generations that may wait for one model")
-    max_attempts: int = Field(default=3, ge=1, description="executions before a job ends as worker_lost")
+    max_attempts: int = Field(
+        default=3,
+        ge=1,
+        description="executions in a row that vanish and get no further before a job ends as worker_lost",
+    )
     job_timeout_seconds: int = Field(default=3600, ge=1, description="longest execution of a job, in seconds")
 
     @field_validator("models", mode="before")

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ class Child:
 
     def __init__(self, command: Command) -> None:
         self.command = command
+        self._started = time.monotonic()
         command.log.parent.mkdir(parents=True, exist_ok=True)
         with command.log.open("ab") as log:
             self._log_start = log.tell()
@@ -48,6 +50,11 @@ class Child:
     def pid(self) -> int:
         """The process id, which is also the id of its group."""
         return self._process.pid
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was started."""
+        return time.monotonic() - self._started
 
     def exit_code(self) -> int | None:
         """None while it runs; negative: the signal that ended it."""

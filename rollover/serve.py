@@ -25,6 +25,10 @@ from rollover.processes import Child, Command
 
 Environment = Mapping[str, str]
 LOOK_EVERY = 0.1
+EARLY_SECONDS = 30.0
+"""A child that ends sooner had hardly begun."""
+EARLY_LIMIT = 3
+"""A child that ends itself so often in a row, each time early, is not started again."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -78,6 +82,7 @@ class Stack:
     say: Callable[[str], None]
     url: str = ""
     _children: list[Child] = field(default_factory=list[Child])
+    _early: dict[str, int] = field(default_factory=dict[str, int])
     _lock: IO[str] | None = None
     _socket_dir: tempfile.TemporaryDirectory[str] | None = None
 
@@ -100,10 +105,17 @@ class Stack:
         return {child.command.name: child.pid for child in self._children}
 
     def watch(self) -> None:
-        """Return never while all is well; raise :class:`StackError` when a child has ended."""
+        """Start anew whatever ends, and never return; :class:`StackError` for what keeps ending itself."""
         while True:
-            self.check()
+            self.mend()
             time.sleep(LOOK_EVERY)
+
+    def mend(self) -> None:
+        """Start what has ended anew; raise :class:`StackError` for what keeps ending itself."""
+        for place, child in enumerate(self._children):
+            code = child.exit_code()
+            if code is not None:
+                self._children[place] = self._again(child, code)
 
     def check(self) -> None:
         """Raise :class:`StackError` where a child has ended."""
@@ -131,7 +143,7 @@ class Stack:
         redis_url = self.settings.redis_url or self._start_valkey(data_dir)
         environment = _environment(self.settings, redis_url, data_dir, port)
         for model in self.settings.models:
-            self._spawn(f"worker-{model}", _module("workers", "--model", model), environment, grace=30.0)
+            self._spawn(f"worker-{model}", _module("workers", "--model", model), environment, grace=40.0)
         self._spawn("api", _module("app"), environment, grace=10.0)
         self._wait(lambda: _ready(self.url), "the API and its workers")
 
@@ -149,6 +161,21 @@ class Stack:
         self._children.append(Child(Command(name, arguments, environment, log, grace)))
         self.say(f"started {name} (pid {self._children[-1].pid}), log {log}")
 
+    def _again(self, child: Child, code: int) -> Child:
+        """A child in the place of one that ended: at once if that one had worked, else after a pause."""
+        child.kill()  # what it had started
+        name = child.command.name
+        early = child.age < EARLY_SECONDS
+        # Killed from outside it may be as often as one likes; what ends itself at once will do so again.
+        self._early[name] = self._early.get(name, 0) + 1 if early and code >= 0 else 0
+        if self._early[name] >= EARLY_LIMIT:
+            raise StackError(_death_notice(child, code))
+        if early:
+            time.sleep(1.0)
+        started = Child(child.command)
+        self.say(f"{name} {_death(code)}; started it again (pid {started.pid}), log {child.command.log}")
+        return started
+
     def _wait(self, ready: Callable[[], bool], what: str) -> None:
         end = time.monotonic() + self.settings.start_timeout
         while not ready():
@@ -164,7 +191,8 @@ class Stack:
 def serve(settings: StackSettings, say: Callable[[str], None]) -> None:
     """Keep the stack up until Ctrl-C or SIGTERM.
 
-    Raises :class:`StackError` where it cannot start or a part of it ends.
+    Whatever part of it ends is started again. Raises :class:`StackError` where it cannot start, or where a
+    part of it ends itself again and again.
     """
     try:
         with stopping_on_signals(), Stack(settings, say) as stack:
@@ -308,6 +336,9 @@ def _ready(url: str) -> bool:
 
 
 def _death_notice(child: Child, code: int) -> str:
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
     lines = child.last_lines() or "(it wrote nothing)"
-    return f"{child.command.name} {how}. The end of {child.command.log}:\n{lines}"
+    return f"{child.command.name} {_death(code)}. The end of {child.command.log}:\n{lines}"
+
+
+def _death(code: int) -> str:
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"

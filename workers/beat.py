@@ -12,7 +12,7 @@ import redis
 from contracts.beats import WorkerBeat, WorkerState
 from contracts.keys import WORKER_TTL_SECONDS, WORKERS_KEY, worker_key
 
-INTERVAL = WORKER_TTL_SECONDS / 4
+INTERVAL = 1.5
 log = logging.getLogger(__name__)
 
 

@@ -22,6 +22,7 @@ from sampling.search import search
 from sampling.state import State
 from sampling.strategies import make_strategy
 from sampling.strategy import Strategy
+from workers.diagnosis import out_of_memory
 from workers.failures import ModelFailedError, RewardFailedError
 from workers.meter import Clock, Metered, device_wait
 from workers.provenance import device_name, library_versions, reward_versions, weights_sha256
@@ -37,13 +38,38 @@ class Search:
     request: ResolvedRequest
     problem: Problem
     strategy: Strategy[Any]
-    clock: Clock
+    metered: Metered
     held_out: dict[str, Reward]
     provenance: Provenance
 
-    def rounds(self) -> Iterator[Round[State]]:
-        """The search, round by round; the caller stops it by not asking for more."""
-        return search(self.problem, self.strategy)
+    @property
+    def clock(self) -> Clock:
+        """Where the time goes."""
+        return self.metered.clock
+
+    def rounds(self, state: State | None = None) -> Iterator[Round[State]]:
+        """The search from a state on, round by round; the caller stops it by not asking for more.
+
+        Where memory runs out, it goes on from the latest state with half as many rows in a call; the error
+        of a call of one row is raised.
+        """
+        problem = self.problem
+        while True:
+            try:
+                for around in search(problem, self.strategy, state):
+                    state = around.state
+                    yield around
+            except Exception as error:
+                if not out_of_memory(error) or self.metered.rows == 1:
+                    raise
+            else:
+                return
+            # Outside the handler: the error's traceback holds the tensors that memory is needed for.
+            problem = replace(problem, max_batch=self.metered.rows // 2)
+            log.warning(
+                "memory ran out for %d rows; at most %d from now on", self.metered.rows, problem.max_batch
+            )
+            torch.cuda.empty_cache()
 
     def judge(self, images: Tensor) -> dict[str, list[float]]:
         """The held-out rewards of final pictures [b, 3, h, w], which never steered.
@@ -127,7 +153,7 @@ class Engine:
         )
         strategy = make_strategy(request.search.strategy, request.search.model_dump(exclude={"strategy"}))
         provenance = self._provenance(request, rewards | held_out)
-        return Search(request, problem, strategy, clock, held_out, provenance)
+        return Search(request, problem, strategy, metered, held_out, provenance)
 
     def _provenance(self, request: ResolvedRequest, rewards: dict[str, Reward]) -> Provenance:
         return Provenance(

@@ -1,23 +1,24 @@
-"""One execution of one job, from taking it to its final status."""
+"""One execution of one job, from taking it to its final status, in the engine's process."""
 
 import logging
-import threading
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import redis
 
 from contracts.errors import ERRORS
-from contracts.events import Canceled, Completed, Failed
-from contracts.jobs import JobError, Status, hash_fields, now
+from contracts.events import Canceled, Completed, Event, Failed
+from contracts.jobs import Checkpoint, JobError, Record, Status, StopReason, hash_fields, now
 from contracts.requests import ResolvedRequest
 from contracts.settings import Settings
-from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
 from sampling.events import Round
 from sampling.state import State
+from workers.checkpoints import EVERY_NFE, Checkpoints, Memory, Standing, read
+from workers.diagnosis import device_fault, job_error
 from workers.engine import Engine, Search
-from workers.failures import job_error
-from workers.hold import AWAY, Hold, HoldLostError, load
+from workers.hold import Hold, HoldLostError, load, patiently
 from workers.limits import Limits
+from workers.messages import Ending, Order
 from workers.previews import LevelPictures
 from workers.publish import Publisher, Update
 from workers.results import Outcome, Results
@@ -38,10 +39,11 @@ class Runner:
     Args:
         connection: from `workers.hold.connect`.
         engine: the model and its rewards.
-        store: for images, previews and traces.
+        store: for images, previews, traces and checkpoints.
         worker: this worker's name.
         settings: the server's.
-        stopping: set when the worker must end; the running job is then given back.
+        orders: what the supervisor wants of which job.
+        tick: called at every step that gets a job further.
     """
 
     connection: redis.Redis
@@ -49,40 +51,28 @@ class Runner:
     store: ArtifactStore
     worker: str
     settings: Settings
-    stopping: threading.Event = field(default_factory=threading.Event)
+    orders: set[tuple[str, Order]] = field(default_factory=set[tuple[str, Order]])
+    tick: Callable[[], None] = lambda: None
 
-    def run(self, job_id: str) -> None:
-        """Run a job to its final status.
+    def run(self, job_id: str) -> Ending:
+        """Run a job to its final status, or give it back when told to.
 
-        A job that has ended or is gone is left alone. The job's own errors end it as failed.
-
-        Raises:
-            GivenBackError: the job is queued again.
-            redis.ConnectionError: Redis went away for good; the job is not lost, another execution takes it.
+        A job that has ended or is gone is left alone. The job's own errors end it as failed; a fault of the
+        device is raised, and this process is of no further use then.
         """
-        if self.stopping.is_set():
-            raise GivenBackError
-        record = load(self.connection, job_id)
+        record = patiently(lambda: load(self.connection, job_id))
         if record is None or record.status.final:
             log.info("%s is %s: nothing to do", job_id, record.status if record else "deleted")
-            return
+            return Ending.DONE
         try:
-            hold = Hold.take(self.connection, record, self.worker)
-            Execution(self, hold).run()
+            Execution(self, Hold.take(self.connection, record, self.worker)).run()
         except HoldLostError as error:
             log.warning("stopped: %s", error)
-
-    def report_lost(self, job_id: str) -> None:
-        """End a job as `worker_lost`, unless it has ended."""
-        kind = ERRORS["worker_lost"]
-        error = JobError(code="worker_lost", title=kind.title, detail=kind.meaning)
-        arguments = write_args(
-            allowed=(Status.QUEUED, Status.RUNNING),
-            status=Status.FAILED,
-            fields=hash_fields(error=error, completed_at=now()),
-            events=[Failed(error=error)],
-        )
-        self.connection.eval(WRITE_SCRIPT, 2, *write_keys(job_id), *arguments)
+            record = patiently(lambda: load(self.connection, job_id))
+            return Ending.DONE if record is None or record.status.final else Ending.OVERTAKEN
+        except GivenBackError:
+            return Ending.GIVEN_BACK
+        return Ending.DONE
 
 
 @dataclass
@@ -95,51 +85,121 @@ class Execution:
     _state: State | None = None
 
     def __post_init__(self) -> None:
-        self._results = Results(self.hold, self.runner.store)
-        self._publisher = Publisher(self.hold, self.runner.store)
+        record, runner = self.hold.record, self.runner
+        self._standing = read(runner.store, record, runner.engine.device)
+        memory = self._standing.memory if self._standing else Memory()
+        self._results = Results(self.hold, runner.store, before=memory.seconds.get("total", 0.0))
+        self._checkpoints = Checkpoints(runner.store, record.id, self.hold.attempt, record.checkpoint)
+        self._publisher = Publisher(self.hold, runner.store, self._checkpoints)
+        self._pictures = LevelPictures(self._standing.seen if self._standing else ())
+        self._limits = Limits(
+            record.request.budget,
+            runner.settings.job_timeout_seconds,
+            before=memory.elapsed,
+            best=memory.best,
+            best_at=memory.best_at,
+        )
 
     def run(self) -> None:
         """Search, store and finish; see `Runner.run`."""
-        if self.hold.record.cancel_requested:
-            self.hold.write(
-                [Canceled(nfe_spent=0)], status=Status.CANCELED, fields=hash_fields(completed_at=now())
-            )
+        record = self.hold.record
+        if self.hold.attempt > 1:
+            self.hold.resume(self._standing.nfe if self._standing else 0)
+        if record.cancel_requested and self._standing is None:
+            self._end(canceled_event(record), Status.CANCELED)
             return
         try:
-            self._search = self.runner.engine.open(self.hold.record.request)
+            self._search = self._opened()
             with self._publisher:
                 outcome = self._searched(self._search)
             self._finish(self._search, outcome)
-        except (HoldLostError, *AWAY):
+        except (HoldLostError, redis.RedisError):
             raise
         except GivenBackError:
             self.hold.write(status=Status.QUEUED)
             raise
         except Exception as error:
-            log.exception("%s failed", self.hold.record.id)
+            if device_fault(error):
+                raise
+            log.exception("%s failed", record.id)
             self._fail(job_error(error))
+
+    def _opened(self) -> Search:
+        """The search, with the time that earlier executions took."""
+        search = self.runner.engine.open(self.hold.record.request)
+        self.runner.tick()
+        if self._standing:
+            for name, spent in self._standing.memory.seconds.items():
+                search.clock.seconds[name] = search.clock.seconds.get(name, 0.0) + spent
+            search.clock.seconds.pop("total", None)
+        return search
 
     def _searched(self, search: Search) -> Outcome:
         """Run the search and publish its rounds until it ends or is ended."""
-        limits = Limits(search.request.budget, self.runner.settings.job_timeout_seconds)
-        pictures = LevelPictures() if search.request.previews == "levels" else None
-        for around in search.rounds():
+        start = self._standing.state if self._standing else None
+        if start is not None:
+            self._state = start
+            # An earlier execution may have been killed between its last round and the end.
+            if reason := self._ended_by(Round(start)):
+                return Outcome(start, reason)
+        saved = self._standing.nfe if self._standing else 0
+        for around in search.rounds(start):
             self._state = around.state
-            if self._publisher.publish(update_of(around, search.request, pictures)):
-                return Outcome(around.state, "canceled")
-            if self.runner.stopping.is_set():
-                raise GivenBackError
-            if reason := limits.reached(around):
+            spent = around.state.ledger.nfe_spent
+            reason = self._ended_by(around)
+            update = self._update(around, search.request)
+            giving_back = self._told(Order.GIVE_BACK) and not reason
+            if around.levels or spent - saved >= EVERY_NFE or giving_back:
+                update = replace(update, standing=self._stands(search, around.state))
+                saved = spent
+            self._publisher.publish(update)
+            self.runner.tick()
+            if reason:
                 return Outcome(around.state, reason)
+            if giving_back:
+                raise GivenBackError
         assert self._state is not None  # noqa: S101 -- a search has at least one round
         return Outcome(self._state, "finished" if self._state.ledger.nfe_left else "budget")
 
+    def _ended_by(self, around: Round[State]) -> StopReason | None:
+        """Why to end after this round, if there is a reason."""
+        return "canceled" if self._told(Order.CANCEL) else self._limits.reached(around)
+
+    def _told(self, order: Order) -> bool:
+        """Whether the supervisor has asked for something."""
+        if order is Order.CANCEL and self.hold.record.cancel_requested:
+            return True
+        return (self.hold.record.id, order) in self.runner.orders
+
+    def _update(self, around: Round[State], request: ResolvedRequest) -> Update:
+        """What a round has to tell."""
+        wanted = request.previews == "levels"
+        shown = self._pictures.of(around) if wanted else [None] * len(around.levels)
+        return Update(
+            candidates=tuple(candidate_event(candidate) for candidate in around.candidates),
+            levels=tuple(
+                (level_event(level), image) for level, image in zip(around.levels, shown, strict=True)
+            ),
+            progress=progress(around.state, request),
+        )
+
+    def _stands(self, search: Search, state: State) -> Standing:
+        """What another execution would need to go on from here."""
+        memory = Memory(
+            elapsed=self._limits.elapsed,
+            best=self._limits.best,
+            best_at=self._limits.best_at,
+            seconds=search.clock.seconds | {"total": self._results.seconds},
+        )
+        return Standing(state, memory, self._pictures.seen)
+
     def _finish(self, search: Search, outcome: Outcome) -> None:
         """Store what was found, then the final status, the event and the result at once."""
-        result = self._results.write(search, outcome, self._publisher.trace)
+        result = self._results.write(search, outcome)
+        self.runner.tick()
         state = outcome.state
         spent, best = state.ledger.nfe_spent, state.best_reward
-        error = None
+        error = checkpoint = None
         if outcome.stopped_by == "canceled":
             status, event = Status.CANCELED, Canceled(nfe_spent=spent, best_reward=best)
         elif outcome.stopped_by == "deadline":
@@ -148,34 +208,39 @@ class Execution:
         else:
             assert best is not None  # noqa: S101 -- only a cancel ends a search before its first score
             status, event = Status.SUCCEEDED, Completed(nfe_spent=spent, best_reward=best)
-        fields = hash_fields(
+            # A search that ended well can be given more to spend.
+            checkpoint = self._checkpoints.write(self._stands(search, state))
+        self._end(
+            event,
+            status,
+            checkpoint,
             progress=progress(state, search.request),
             result=result,
             error=error,
             usage=self._results.usage(search, state),
-            completed_at=now(),
         )
-        self.hold.write([event], status=status, fields=fields)
 
     def _fail(self, error: JobError) -> None:
         """End the job as failed, with what it had spent."""
         search, state = self._search, self._state
         usage = self._results.usage(search, state) if search and state else None
-        fields = hash_fields(error=error, usage=usage, completed_at=now())
-        self.hold.write([Failed(error=error)], status=Status.FAILED, fields=fields)
+        self._end(Failed(error=error), Status.FAILED, error=error, usage=usage)
+
+    def _end(
+        self, event: Event, status: Status, checkpoint: Checkpoint | None = None, **fields: object
+    ) -> None:
+        """Write the end, and only then remove what another execution would have needed."""
+        given = hash_fields(completed_at=now(), checkpoint=checkpoint, **fields)
+        self.hold.write([event], status=status, fields=given)
+        self._checkpoints.sweep(keep=checkpoint)
+
+
+def canceled_event(record: Record) -> Canceled:
+    """The end of a job of which nothing is left but what was published."""
+    return Canceled(nfe_spent=record.progress.nfe_spent, best_reward=record.progress.best_reward)
 
 
 def deadline_error(seconds: float) -> JobError:
     """What a job that ran too long ends with; what it found by then is its result all the same."""
     detail = f"The search ran {seconds:g} s, the most this server allows; the result is the best so far."
     return JobError(code="deadline", title=ERRORS["deadline"].title, detail=detail)
-
-
-def update_of(around: Round[State], request: ResolvedRequest, pictures: LevelPictures | None) -> Update:
-    """What a round has to tell; `pictures` remembers those of the levels, None where none are wanted."""
-    shown = pictures.of(around) if pictures else [None] * len(around.levels)
-    return Update(
-        candidates=tuple(candidate_event(candidate) for candidate in around.candidates),
-        levels=tuple((level_event(level), image) for level, image in zip(around.levels, shown, strict=True)),
-        progress=progress(around.state, request),
-    )

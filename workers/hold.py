@@ -1,23 +1,28 @@
 """One execution's hold on a job: every write goes through the fenced script, a lost hold writes nothing."""
 
+import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self, TypeVar, cast
 
 import redis
 from redis.backoff import NoBackoff
+from redis.exceptions import OutOfMemoryError
 from redis.retry import Retry
 
-from contracts.events import Event, Resumed, Started, decode
-from contracts.jobs import Progress, Record, Status, hash_fields, now
+from contracts.events import CandidateEvent, Event, LevelEvent, Resumed, Started, decode
+from contracts.jobs import Record, Status, hash_fields, now
 from contracts.keys import events_key, job_key
 from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
 
-AWAY = (redis.ConnectionError, redis.TimeoutError)
-PAUSES = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0)
-"""Seconds between attempts to write while Redis is away; after the last one the execution gives up."""
+CANNOT_WRITE = ("MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN")
+"""How Redis begins an answer that says it takes no writes for now, where redis-py has no exception for it."""
+SOCKET_TIMEOUT = 5.0
+LONGEST_PAUSE = 1.0
+log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class HoldLostError(Exception):
@@ -25,11 +30,11 @@ class HoldLostError(Exception):
 
 
 class Reply(NamedTuple):
-    """What a write found: whether it was applied, the job's status, whether its cancel was asked for."""
+    """What a write found: whether it was applied, the job's status, number of the last event."""
 
     applied: bool
     status: str
-    canceled: bool
+    last_seq: int
 
 
 class Mark(NamedTuple):
@@ -39,9 +44,53 @@ class Mark(NamedTuple):
     attempts: str
 
 
+class Told(NamedTuple):
+    """What the stream has of the search already: an execution that does it again does not tell it again."""
+
+    candidates: frozenset[int] = frozenset()
+    levels: frozenset[tuple[int, int]] = frozenset()
+    nfe_redone: int = 0
+
+
 def connect(url: str) -> redis.Redis:
     """A connection for records. It never repeats a command itself: a repeated write would repeat events."""
-    return redis.Redis.from_url(url, decode_responses=True, retry=Retry(NoBackoff(), 0))
+    return redis.Redis.from_url(
+        url, decode_responses=True, retry=Retry(NoBackoff(), 0), socket_timeout=SOCKET_TIMEOUT
+    )
+
+
+def away(error: Exception) -> bool:
+    """Whether Redis is gone, or takes no writes, for now: the thing to do is wait."""
+    known = (
+        redis.ConnectionError,
+        redis.TimeoutError,
+        OutOfMemoryError,
+        redis.ReadOnlyError,
+    )
+    if isinstance(error, known):
+        return True
+    return isinstance(error, redis.ResponseError) and str(error).startswith(CANNOT_WRITE)
+
+
+def pauses() -> Iterator[float]:
+    """Seconds to wait between attempts while Redis is away, without end."""
+    pause = 0.05
+    while True:
+        yield pause
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def patiently(ask: Callable[[], T]) -> T:
+    """Ask Redis something that may be asked again, until it answers."""
+    for pause in pauses():
+        try:
+            return ask()
+        except redis.RedisError as error:
+            if not away(error):
+                raise
+            log.warning("Redis is away: %s", error)
+            time.sleep(pause)
+    raise AssertionError
 
 
 def load(connection: redis.Redis, job_id: str) -> Record | None:
@@ -56,10 +105,11 @@ class Hold:
 
     Args:
         connection: from `connect`.
-        record: the job as it was when this execution began.
+        record: the job as it was when this execution began, and no other could write any more.
         attempt: number of this execution, its fence.
         last_seq: number of the last event published.
         started_at: when the first execution began.
+        told: what earlier executions have published of the search.
         nfe_redone: evaluations of earlier attempts that are made again.
     """
 
@@ -68,24 +118,36 @@ class Hold:
     attempt: int
     last_seq: int
     started_at: datetime
+    told: Told = field(default_factory=Told)
     nfe_redone: int = 0
 
     @classmethod
     def take(cls, connection: redis.Redis, record: Record, worker: str) -> Self:
         """Begin an execution. Raises `HoldLostError` where the job has ended or another one was faster."""
         hold = cls(connection, record, record.attempts, record.events, record.started_at or now())
-        events: list[Event] = [Started(attempt=record.attempts + 1, worker=worker)]
-        if record.attempts:
-            events.append(Resumed(from_nfe=0, nfe_redone=record.progress.nfe_spent))
-            hold.nfe_redone = redone_before(connection, record.id) + record.progress.nfe_spent
-        fields = hash_fields(
-            attempts=record.attempts + 1,
-            started_at=hold.started_at,
-            progress=Progress(nfe_budget=record.request.budget.nfe, levels=record.progress.levels),
-        )
-        hold.write(events, status=Status.RUNNING, fields=fields, allowed=(Status.QUEUED, Status.RUNNING))
-        hold.attempt += 1
-        return hold
+        fields = hash_fields(attempts=record.attempts + 1, started_at=hold.started_at, lost=record.losses)
+        started = Started(attempt=record.attempts + 1, worker=worker)
+        hold.write([started], status=Status.RUNNING, fields=fields, allowed=(Status.QUEUED, Status.RUNNING))
+        if record.attempts == 0:
+            return replace(hold, attempt=1)
+        # Only now can no other execution add to it.
+        fresh = patiently(lambda: load(connection, record.id))
+        if fresh is None or fresh.attempts != record.attempts + 1:
+            raise HoldLostError(f"job {record.id} is not ours any more")
+        told = told_of(hold.published())
+        return replace(hold, record=fresh, attempt=fresh.attempts, told=told, nfe_redone=told.nfe_redone)
+
+    def resume(self, from_nfe: int) -> None:
+        """Say that an earlier execution's work goes on after so many evaluations; the rest is made again."""
+        redone = max(self.record.progress.nfe_spent - from_nfe, 0)
+        self.nfe_redone += redone
+        self.write([Resumed(from_nfe=from_nfe, nfe_redone=redone)])
+
+    def published(self) -> list[str]:
+        """Every event of the job so far, as the stream has it."""
+        key = events_key(self.record.id)
+        entries = patiently(lambda: cast("list[tuple[str, dict[str, str]]]", self.connection.xrange(key)))
+        return [entry["event"] for _, entry in entries]
 
     def write(
         self,
@@ -94,15 +156,11 @@ class Hold:
         status: Status | None = None,
         fields: dict[str, str] | None = None,
         allowed: Sequence[Status] = (Status.RUNNING,),
-    ) -> bool:
-        """Publish events and change the record in one atomic step.
-
-        Returns:
-            Whether someone has asked for the job to be canceled.
+    ) -> None:
+        """Publish events and change the record in one atomic step; while Redis is away, wait for it.
 
         Raises:
             HoldLostError: nothing was written.
-            redis.ConnectionError: Redis stayed away.
         """
         fields = fields or {}
         arguments = write_args(
@@ -112,45 +170,44 @@ class Hold:
         reply = self._persistently(arguments, mark if events else None)
         if not reply.applied:
             raise HoldLostError(f"job {self.record.id} is {reply.status}, and not ours to write")
-        self.last_seq += len(events)
-        return reply.canceled
+        self.last_seq = reply.last_seq
 
     def _persistently(self, arguments: list[str], mark: Mark | None) -> Reply:
         """Write; while Redis is away, try again."""
-        for pause in PAUSES:
+        for pause in pauses():
             try:
                 return self._send(arguments)
-            except AWAY:
-                time.sleep(pause)
-            try:
-                if mark and (reply := self._arrived(mark)):
-                    return reply
-            except AWAY:
-                continue
-        return self._send(arguments)
+            except redis.RedisError as error:
+                if not away(error):
+                    raise
+                log.warning("Redis is away: %s", error)
+            time.sleep(pause)
+            if mark and (reply := patiently(lambda: self._arrived(mark))):
+                return reply
+        raise AssertionError
 
     def _send(self, arguments: list[str]) -> Reply:
-        pipeline = self.connection.pipeline(transaction=False)
-        pipeline.eval(WRITE_SCRIPT, 2, *write_keys(self.record.id), *arguments)
-        pipeline.hget(job_key(self.record.id), "cancel_requested")
-        (applied, status, _), flag = cast("tuple[Any, Any]", pipeline.execute())
-        return Reply(bool(applied), status, flag == "1")
+        keys = write_keys(self.record.id)
+        reply = cast("Any", self.connection.eval(WRITE_SCRIPT, len(keys), *keys, *arguments))
+        applied, status, last_seq = reply
+        return Reply(bool(applied), status, last_seq)
 
     def _arrived(self, mark: Mark) -> Reply | None:
         """Look whether a write whose reply was lost had been done: repeating it would repeat its events."""
-        names = [*Mark._fields, "status", "cancel_requested"]
-        events, attempts, status, flag = cast(
+        names = [*Mark._fields, "status"]
+        events, attempts, status = cast(
             "list[str | None]", self.connection.hmget(job_key(self.record.id), names)
         )
-        return (
-            Reply(applied=True, status=status or "deleted", canceled=flag == "1")
-            if (events, attempts) == mark
-            else None
-        )
+        if (events, attempts) != mark:
+            return None
+        return Reply(applied=True, status=status or "deleted", last_seq=int(mark.events))
 
 
-def redone_before(connection: redis.Redis, job_id: str) -> int:
-    """What earlier `resumed` events of a job add up to."""
-    entries = cast("list[tuple[str, dict[str, str]]]", connection.xrange(events_key(job_id)))
-    events = (decode(entry["event"]) for _, entry in entries)
-    return sum(event.nfe_redone for event in events if isinstance(event, Resumed))
+def told_of(texts: Sequence[str]) -> Told:
+    """What a stream tells of a search."""
+    events = [decode(text) for text in texts]
+    return Told(
+        candidates=frozenset(event.nfe for event in events if isinstance(event, CandidateEvent)),
+        levels=frozenset((event.chain, event.level) for event in events if isinstance(event, LevelEvent)),
+        nfe_redone=sum(event.nfe_redone for event in events if isinstance(event, Resumed)),
+    )

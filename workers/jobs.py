@@ -4,19 +4,17 @@ from contextvars import ContextVar
 
 from rq import Retry
 
-from workers.execution import GivenBackError, Runner
+from workers.messages import Ending
+from workers.supervisor import Supervisor
 
-current_runner: ContextVar[Runner] = ContextVar("current_runner")
-"""The runner of this process; `workers.main` sets it before the first job."""
+current_supervisor: ContextVar[Supervisor] = ContextVar("current_supervisor")
+"""The supervisor of this process; the worker sets it before each job."""
 
 WITHOUT_LIMIT = 1_000_000
 """How often a job may be given back: being given back is no fault of the job."""
 
 
-def run_generation(job_id: str) -> Retry | None:
+def run_generation(job_id: str) -> Retry | Ending:
     """Run a generation. One that was given back returns what makes RQ put it at the head of its queue."""
-    try:
-        current_runner.get().run(job_id)
-    except GivenBackError:
-        return Retry(max=WITHOUT_LIMIT, enqueue_at_front=True)
-    return None
+    ending = current_supervisor.get().run(job_id)
+    return Retry(max=WITHOUT_LIMIT, enqueue_at_front=True) if ending is Ending.GIVEN_BACK else ending

@@ -16,19 +16,27 @@ class Limits:
     Args:
         budget: the request's.
         timeout: seconds after which the server ends any job.
-        start: of the search, by the monotonic clock.
+        before: seconds that earlier executions of the search took.
+        best: the best reward met so far.
+        best_at: the evaluation that made it.
+        start: of this execution's search, by the monotonic clock.
     """
 
     budget: Budget
     timeout: float
+    before: float = 0.0
+    best: float | None = None
+    best_at: int = 0
     start: float = field(default_factory=time.monotonic)
-    _best: float | None = None
-    _best_at: int = 0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds that the search has taken, over all executions."""
+        return self.before + time.monotonic() - self.start
 
     def reached(self, around: Round[State]) -> StopReason | None:
         """Why to stop after this round, if there is a reason."""
-        elapsed = time.monotonic() - self.start
-        if elapsed >= self.timeout:
+        if self.elapsed >= self.timeout:
             return "deadline"
         if not around.state.best:
             return None  # a search must not end without a picture only because it is slow
@@ -37,21 +45,21 @@ class Limits:
             return "target_reward"
         if self._out_of_patience(around):
             return "patience"
-        if self.budget.seconds is not None and elapsed >= self.budget.seconds:
+        if self.budget.seconds is not None and self.elapsed >= self.budget.seconds:
             return "seconds"
         return None
 
     def _note_gain(self, around: Round[State]) -> None:
         for candidate in around.candidates:
-            if self._best is None or candidate.reward > self._best:
-                self._best, self._best_at = candidate.reward, candidate.nfe
+            if self.best is None or candidate.reward > self.best:
+                self.best, self.best_at = candidate.reward, candidate.nfe
 
     def _met_target(self) -> bool:
         target = self.budget.target_reward
-        return target is not None and self._best is not None and self._best >= target
+        return target is not None and self.best is not None and self.best >= target
 
     def _out_of_patience(self, around: Round[State]) -> bool:
         patience = self.budget.patience
-        if patience is None or self._best is None:
+        if patience is None or self.best is None:
             return False
-        return around.state.ledger.nfe_spent - self._best_at >= patience
+        return around.state.ledger.nfe_spent - self.best_at >= patience

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import sys
+import threading
 import uuid
 from collections.abc import Sequence
 
@@ -11,14 +12,13 @@ from pydantic import ValidationError
 
 from contracts.beats import WorkerState
 from contracts.settings import Settings
-from models.backend import ModelLoadError
-from models.registry import UnknownNameError
 from workers.beat import Beat
-from workers.engine import Engine
-from workers.execution import Runner
 from workers.hold import connect
+from workers.messages import Spec
+from workers.resident import EngineStartError, Resident
 from workers.settings import WorkerSettings
 from workers.store import ArtifactStore
+from workers.supervisor import Supervisor
 from workers.worker import GenerationWorker
 
 log = logging.getLogger(__name__)
@@ -40,26 +40,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return work(options.model or settings.models[0], settings.redis_url, settings, worker_settings)
     except redis.ConnectionError as error:
         return _refuse(f"no Redis at {settings.redis_url}: {error}", 1)
-    except (ModelLoadError, UnknownNameError) as error:
+    except EngineStartError as error:
         return _refuse(f"the model cannot be loaded: {error}", 1)
 
 
 def work(model: str, redis_url: str, settings: Settings, worker_settings: WorkerSettings) -> int:
-    """Load the model, then run jobs until told to stop."""
+    """Start the engine, then run jobs until told to stop."""
     name = f"{model}-{uuid.uuid4().hex[:12]}"
     with (
         connect(redis_url) as connection,
         redis.Redis.from_url(redis_url) as rq_connection,
         Beat(connection, name, model) as beat,
     ):
-        engine = Engine.load(model, worker_settings)
+        engine = Resident(Spec(model, name, redis_url, settings, worker_settings), threading.Event())
         store = ArtifactStore.open(settings.artifacts)
-        runner = Runner(connection, engine, store, name, settings)
-        worker = GenerationWorker(rq_connection, runner, beat)
-        beat.show(WorkerState.READY)
-        log.info("worker %s serves %s on %s", name, model, engine.device)
-        worker.work(logging_level="WARNING")
-    return 0 if runner.stopping.is_set() else 1
+        supervisor = Supervisor(connection, engine, store, settings.max_attempts, beat.show)
+        worker = GenerationWorker(rq_connection, supervisor, beat)
+        try:
+            device = engine.start()
+            beat.show(WorkerState.READY)
+            log.info("worker %s serves %s on %s", name, model, device)
+            worker.work_on()
+        finally:
+            engine.kill()
+    return 1 if supervisor.broken else 0
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -39,22 +39,29 @@ def device_wait(device: torch.device) -> Callable[[], None]:
     return torch.cuda.synchronize if device.type == "cuda" else lambda: None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Metered:
-    """A session and a reward as `sampling` wants them."""
+    """A session and a reward as `sampling` wants them.
+
+    Attributes:
+        rows: of the latest call: where memory ran out, it did so for so many.
+    """
 
     session: Session
     reward: Composite
     prompt: str
     clock: Clock
+    rows: int = 0
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         """See `sampling.prediction.Velocity`."""
+        self.rows = len(x)
         with self.clock.time("model", ModelFailedError):
             return self.session.velocity(x, t)
 
     def score(self, x0: Tensor) -> Scores:
         """Decode predictions [b, *latent] and judge the pictures."""
+        self.rows = len(x0)
         with self.clock.time("decode", ModelFailedError):
             images = self.session.decode(x0)
         with self.clock.time("reward", RewardFailedError):

@@ -1,28 +1,58 @@
 """The picture of each level: that of the candidate the chain goes on from, which need not be the newest."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import Tensor
 
 from sampling.events import Candidate, Level, Round
 from sampling.state import State
 from workers.pictures import Pixels, pixels
 
 
-@dataclass
-class LevelPictures:
-    """Remembers each chain's best candidate at its present level: the only older one a level can end with."""
+@dataclass(frozen=True)
+class Seen:
+    """The picture of a candidate that a level may yet end with."""
 
-    _best: dict[tuple[int, int], Candidate] = field(default_factory=dict[tuple[int, int], Candidate])
+    chain: int
+    level: int
+    nfe: int
+    reward: float
+    image: Tensor
+
+
+class LevelPictures:
+    """Remembers each chain's best candidate at its present level: the only older one a level can end with.
+
+    Args:
+        seen: what an earlier execution remembered.
+    """
+
+    def __init__(self, seen: Iterable[Seen] = ()) -> None:
+        self._best = {(each.chain, each.level): each for each in seen}
+
+    @property
+    def seen(self) -> tuple[Seen, ...]:
+        """What is remembered now."""
+        return tuple(self._best.values())
 
     def of(self, around: Round[State]) -> list[Pixels | None]:
         """The picture of each level in a round; None where the candidate is not at hand."""
-        for candidate in around.candidates:
-            place = (candidate.chain, candidate.level)
-            if place not in self._best or candidate.reward > self._best[place].reward:
-                self._best[place] = candidate
-        return [self._picture(level, around) for level in around.levels]
+        fresh = [seen for candidate in around.candidates if (seen := _seen(candidate))]
+        for each in fresh:
+            place = (each.chain, each.level)
+            if place not in self._best or each.reward > self._best[place].reward:
+                self._best[place] = each
+        return [self._picture(level, fresh) for level in around.levels]
 
-    def _picture(self, level: Level, around: Round[State]) -> Pixels | None:
-        remembered = [*around.candidates, *self._best.values()]
-        found = next((c.image for c in remembered if c.nfe == level.candidate), None)
+    def _picture(self, level: Level, fresh: list[Seen]) -> Pixels | None:
+        remembered = [*fresh, *self._best.values()]
+        found = next((each.image for each in remembered if each.nfe == level.candidate), None)
         self._best.pop((level.chain, level.level), None)
         return None if found is None else pixels(found)
+
+
+def _seen(candidate: Candidate) -> Seen | None:
+    if candidate.image is None:
+        return None
+    return Seen(candidate.chain, candidate.level, candidate.nfe, candidate.reward, candidate.image)

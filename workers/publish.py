@@ -1,4 +1,4 @@
-"""Publishing off the search's thread: previews to the artifact store, then the events that announce them."""
+"""Publishing off the search's thread: previews and checkpoints to the store, then what announces them."""
 
 import threading
 from collections.abc import Iterable
@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from queue import Empty, Queue
 from typing import Self
 
-from contracts.events import CandidateEvent, Event, LevelEvent, encode
+from contracts.events import CandidateEvent, Event, LevelEvent
 from contracts.jobs import Progress, hash_fields
 from contracts.keys import preview_path, preview_url
-from workers.hold import Hold
+from workers.checkpoints import Checkpoints, Standing
+from workers.hold import Hold, HoldLostError
 from workers.pictures import Pixels
 from workers.pictures import encode as encode_picture
 from workers.store import ArtifactStore
@@ -20,28 +21,30 @@ AHEAD = 64
 
 @dataclass(frozen=True)
 class Update:
-    """What one round has to tell: candidates, levels with their pictures, and how far the search is."""
+    """What one round has to tell: candidates, levels with their pictures, and how far the search is.
+
+    Args:
+        standing: to be saved once all of this is told; None: not after this round.
+    """
 
     candidates: tuple[CandidateEvent, ...]
     levels: tuple[tuple[LevelEvent, Pixels | None], ...]
     progress: Progress
+    standing: Standing | None = None
 
 
 @dataclass
 class Publisher:
     """A thread that publishes rounds in order while the next ones are computed.
 
-    A context manager: leaving it publishes what is left, and raises what went wrong on the way.
-
-    Attributes:
-        trace: every candidate event as published, one JSON text each.
+    What an earlier execution has told is not told again. A context manager: leaving it publishes what is
+    left, and raises what went wrong on the way.
     """
 
     hold: Hold
     store: ArtifactStore
-    trace: list[str] = field(default_factory=list[str])
+    checkpoints: Checkpoints
     _queue: "Queue[Update | None]" = field(default_factory=lambda: Queue(maxsize=AHEAD))
-    _canceled: threading.Event = field(default_factory=threading.Event)
     _error: Exception | None = None
     _thread: threading.Thread | None = None
 
@@ -57,12 +60,11 @@ class Publisher:
         if self._error:
             raise self._error
 
-    def publish(self, update: Update) -> bool:
-        """Hand over one round. Returns whether a cancel was seen; raises what an earlier round met."""
+    def publish(self, update: Update) -> None:
+        """Hand over one round; raises what an earlier round met."""
         if self._error:
             raise self._error
         self._queue.put(update)
-        return self._canceled.is_set()
 
     def _run(self) -> None:
         """Publish until told to end. After an error go on emptying the queue: the search must never block."""
@@ -81,13 +83,24 @@ class Publisher:
     def _write(self, updates: list[Update]) -> None:
         events: list[Event] = []
         for update in updates:
-            events += update.candidates
+            events += [each for each in update.candidates if each.nfe not in self.hold.told.candidates]
             for level, picture in update.levels:
-                events.append(self._with_preview(level, picture, self.hold.last_seq + len(events) + 1))
-        first = self.hold.last_seq + 1
-        if self.hold.write(events, fields=hash_fields(progress=updates[-1].progress)):
-            self._canceled.set()
-        self.trace += trace_lines(events, first)
+                if (level.chain, level.level) not in self.hold.told.levels:
+                    events.append(self._with_preview(level, picture, self.hold.last_seq + len(events) + 1))
+        # Work made again is behind what clients have seen already.
+        ahead = updates[-1].progress.nfe_spent > self.hold.record.progress.nfe_spent
+        progress = updates[-1].progress if ahead else None
+        standing = next((update.standing for update in reversed(updates) if update.standing), None)
+        checkpoint = self.checkpoints.write(standing) if standing else None
+        try:
+            if events or progress or checkpoint:
+                self.hold.write(events, fields=hash_fields(progress=progress, checkpoint=checkpoint))
+        except HoldLostError:
+            if checkpoint:
+                self.checkpoints.discard(checkpoint)
+            raise
+        if checkpoint:
+            self.checkpoints.keep(checkpoint)
 
     def _with_preview(self, level: LevelEvent, picture: Pixels | None, seq: int) -> LevelEvent:
         if picture is None:
@@ -104,12 +117,3 @@ def _rest(queue: "Queue[Update | None]") -> Iterable[Update | None]:
             yield queue.get_nowait()
         except Empty:
             return
-
-
-def trace_lines(events: Iterable[Event], first: int) -> list[str]:
-    """The candidate events as the stream has them; `first` is the number of the first event."""
-    return [
-        f'{{"seq":{seq},{encode(event)[1:]}'
-        for seq, event in enumerate(events, first)
-        if isinstance(event, CandidateEvent)
-    ]

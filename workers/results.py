@@ -16,6 +16,9 @@ from workers.pictures import encode, pixels
 from workers.store import ArtifactStore
 from workers.translate import level_record
 
+CANDIDATE = '"type":"candidate"'
+"""What tells a candidate event from others without reading the whole of it."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -32,17 +35,24 @@ class Results:
     Args:
         hold: on the job.
         store: for the files.
+        before: seconds that earlier executions took up to what this one goes on from.
         start: of the execution, by the monotonic clock.
     """
 
     hold: Hold
     store: ArtifactStore
+    before: float = 0.0
     start: float = field(default_factory=time.monotonic)
 
-    def write(self, search: Search, outcome: Outcome, trace: list[str]) -> Result | None:
+    @property
+    def seconds(self) -> float:
+        """What the job took, waiting aside, over all executions."""
+        return self.before + time.monotonic() - self.start
+
+    def write(self, search: Search, outcome: Outcome) -> Result | None:
         """Store the pictures and the trace; None where nothing was scored yet."""
         best = outcome.state.best
-        self.store.put(trace_path(self.hold.record.id), "".join(f"{line}\n" for line in trace).encode())
+        self._write_trace()
         if not best or outcome.state.first_reward is None:
             return None
         images = torch.stack([candidate.image for candidate in best if candidate.image is not None])
@@ -59,7 +69,7 @@ class Results:
         )
 
     def usage(self, search: Search, state: State) -> Usage:
-        """What the search spent; `total` runs from the start of the execution to now."""
+        """What the search has spent until now."""
         ledger = state.ledger
         waited = self.hold.started_at - self.hold.record.created_at
         return Usage(
@@ -71,10 +81,15 @@ class Results:
             decodes=ledger.decodes,
             seconds=Seconds(
                 queued=max(waited.total_seconds(), 0.0),
-                total=time.monotonic() - self.start,
+                total=self.seconds,
                 **search.clock.seconds,
             ),
         )
+
+    def _write_trace(self) -> None:
+        """The candidates as they were published, by whichever execution."""
+        trace = [line for line in self.hold.published() if CANDIDATE in line]
+        self.store.put(trace_path(self.hold.record.id), "".join(f"{line}\n" for line in trace).encode())
 
     def _image(self, search: Search, number: int, candidate: Candidate, held_out: dict[str, float]) -> Image:
         assert candidate.image is not None  # noqa: S101 -- a search that decodes keeps the pictures of its best

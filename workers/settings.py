@@ -18,6 +18,17 @@ class WorkerSettings(BaseSettings):
         description="folders to load models from in place of the registry's: `id=folder`, comma separated",
     )
 
+    hang_seconds: float = Field(
+        default=120.0,
+        gt=0,
+        description="seconds without progress, or ten usual steps, after which an engine is replaced",
+    )
+    grace_seconds: float = Field(
+        default=20.0,
+        gt=0,
+        description="seconds that a step may keep a cancel or a stop waiting before its engine is killed",
+    )
+
     @field_validator("model_paths", mode="before")
     @classmethod
     def split_pairs(cls, value: object) -> object:

@@ -1,4 +1,4 @@
-"""RQ's worker as we need it: warm, alive to others while it works, and deaf to any function but ours."""
+"""RQ's worker as we need it: alive while it works, deaf to any function but ours, back after any fault."""
 
 import logging
 import signal
@@ -11,18 +11,21 @@ from redis.client import Pipeline
 from rq import Queue, SimpleWorker
 from rq.exceptions import AbandonedJobError, StopRequested
 from rq.executions import Execution as RqExecution
+from rq.intermediate_queue import IntermediateQueue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.timeouts import BaseDeathPenalty
+from rq.utils import now
 
 from contracts.beats import WorkerState
 from contracts.keys import JOB_FUNCTION, queue_name
 from workers.beat import Beat
-from workers.execution import Runner
-from workers.hold import AWAY
-from workers.jobs import current_runner, run_generation
+from workers.hold import away
+from workers.jobs import current_supervisor, run_generation
+from workers.messages import Ending
+from workers.supervisor import Supervisor
 
-JOB_TTL = 8
+JOB_TTL = 6
 """Seconds without a heartbeat after which another worker takes a running job over."""
 MAINTENANCE = 2
 """Seconds between two looks for abandoned jobs, while this worker has nothing to do."""
@@ -78,48 +81,83 @@ class NoDeathPenalty(BaseDeathPenalty):
         """There is none."""
 
 
+class PromptIntermediateQueue(IntermediateQueue):
+    """Jobs that a worker took off the queue and had not begun yet; RQ looks after them after a minute."""
+
+    def should_be_cleaned_up(self, job_id: str) -> bool:
+        """Whether a job's taker must have died."""
+        seen = self.get_first_seen(job_id)
+        return seen is not None and (now() - seen).total_seconds() > JOB_TTL
+
+
+class GenerationQueue(Queue):
+    """A queue that finds its jobs again soon."""
+
+    @property
+    def intermediate_queue(self) -> IntermediateQueue:
+        """Jobs that were taken and not begun."""
+        return PromptIntermediateQueue(self.key, connection=self.connection)
+
+
 class GenerationWorker(SimpleWorker):
     """One worker of one model's queue.
 
     Args:
         connection: for RQ, which wants bytes.
-        runner: runs the jobs.
-        beat: shows whether this worker is ready or busy.
+        supervisor: runs the jobs.
+        beat: shows that this worker lives.
     """
 
     job_class = GenerationJob
+    queue_class = GenerationQueue
     death_penalty_class = NoDeathPenalty
     max_connection_wait_time = 4.0
 
-    def __init__(self, connection: redis.Redis, runner: Runner, beat: Beat) -> None:
+    def __init__(self, connection: redis.Redis, supervisor: Supervisor, beat: Beat) -> None:
         # One queue only: with more, RQ cannot move a job to its running list in the same step as it takes it.
         super().__init__(
-            [queue_name(runner.engine.model)],
-            name=runner.worker,
+            [queue_name(supervisor.model)],
+            name=supervisor.worker,
             connection=connection,
             serializer=JSONSerializer,
             worker_ttl=WORKER_TTL,
             job_monitoring_interval=JOB_TTL,
             maintenance_interval=MAINTENANCE,
-            exception_handlers=[self._report_abandoned],
+            exception_handlers=[self._take_up_again],
             log_job_description=False,
         )
-        self.runner = runner
-        self.beat = beat
+        self.supervisor = supervisor
         beat.also = self.beat_for_jobs
+
+    def work_on(self) -> None:
+        """Work until told to stop; whatever else ends RQ's loop, such as a Redis away, begins it anew."""
+        while not self.supervisor.stopping.is_set():
+            try:
+                self.work(logging_level="WARNING")
+            except redis.RedisError as error:
+                if not away(error):
+                    raise
+                log.warning("Redis is away: %s", error)
+            self.supervisor.stopping.wait(0.5)
+
+    def register_birth(self) -> None:
+        """As RQ does, though it finds what it could not take away when Redis went."""
+        self.connection.delete(self.key)
+        super().register_birth()
 
     def subscribe(self) -> None:
         """Do not listen to RQ's remote commands: they can be missed; a cancel is read from the job."""
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        """Run a job in this process, where the model is warm."""
-        token = current_runner.set(self.runner)
-        self.beat.show(WorkerState.BUSY)
+        """Have the supervisor run a job; this process waits, and goes on beating for the job."""
+        token = current_supervisor.set(self.supervisor)
         try:
             super().execute_job(job, queue)
         finally:
-            self.beat.show(WorkerState.READY)
-            current_runner.reset(token)
+            # Where RQ's bookkeeping failed, the job is found abandoned, and must be: stop beating for it.
+            self.executions.clear()
+            self.supervisor.show(WorkerState.READY)
+            current_supervisor.reset(token)
 
     def beat_for_jobs(self) -> None:
         """Keep the running job ours; called from the beat's thread."""
@@ -134,7 +172,7 @@ class GenerationWorker(SimpleWorker):
         self, timeout: int | None, max_idle_time: int | None = None
     ) -> tuple[Job, Queue] | None:
         """Wait for a job in short turns: a stop must not interrupt taking one, or it would be mislaid."""
-        while not self.runner.stopping.is_set():
+        while not self.supervisor.stopping.is_set() and self.supervisor.mend():
             found = super().dequeue_job_and_maintain_ttl(timeout, max_idle_time=max_idle_time or 1)
             if found or timeout is None:
                 return found
@@ -144,8 +182,8 @@ class GenerationWorker(SimpleWorker):
         """As RQ does; but a worker that must stop does not wait for a Redis that is away."""
         try:
             super().heartbeat(timeout, pipeline)
-        except AWAY:
-            if self.runner.stopping.is_set():
+        except redis.RedisError as error:
+            if away(error) and self.supervisor.stopping.is_set():
                 raise StopRequested from None
             raise
 
@@ -154,10 +192,25 @@ class GenerationWorker(SimpleWorker):
 
         A second signal ends it at once; its job is then found abandoned.
         """
-        if self.runner.stopping.is_set():
+        if self.supervisor.stopping.is_set():
             raise SystemExit(1)
         log.info("stopping on %s", signal.Signals(signum).name)
-        self.runner.stopping.set()
+        self.supervisor.stopping.set()
+
+    def handle_job_success(
+        self,
+        job: Job,
+        queue: Queue,
+        started_job_registry: Any,  # noqa: ANN401 -- RQ's signature
+        execution: RqExecution,
+    ) -> None:
+        """As RQ does; but a job that another worker has taken over must not be forgotten."""
+        if job._result is not Ending.OVERTAKEN:  # noqa: SLF001 -- nothing public has it before it is stored
+            super().handle_job_success(job, queue, started_job_registry, execution)
+            return
+        with self.connection.pipeline() as pipeline:
+            self.cleanup_execution(job, pipeline=pipeline, execution=execution)
+            pipeline.execute()
 
     def handle_job_failure(
         self,
@@ -168,14 +221,25 @@ class GenerationWorker(SimpleWorker):
         execution: RqExecution | None = None,
     ) -> None:
         """As RQ does; where no try is left, the client is told."""
-        lost = not job.should_retry
+        if execution is None:
+            take_up_again(job)  # its worker vanished before it had begun
+        gone = not job.should_retry
         super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
-        if lost:
-            self.runner.report_lost(job.id)
+        if gone:
+            self.supervisor.report_lost(job.id)
 
-    def _report_abandoned(
+    def _take_up_again(
         self, job: Job, _kind: type[Exception], error: Exception, _trace: TracebackType | None
     ) -> None:
-        """Tell the client of a job whose last worker vanished. RQ calls this for every failure."""
-        if isinstance(error, AbandonedJobError) and not job.should_retry:
-            self.runner.report_lost(job.id)
+        """See that a job whose worker vanished runs again. RQ calls this for every failure."""
+        if isinstance(error, AbandonedJobError):
+            take_up_again(job)
+
+
+def take_up_again(job: Job) -> None:
+    """Have RQ queue a job again at the head of its queue, at no cost of its tries.
+
+    How often a job may vanish with its worker is counted in its record, where an engine's death counts, too.
+    """
+    job.retries_left = (job.retries_left or 0) + 1
+    job.enqueue_at_front_on_retry = True

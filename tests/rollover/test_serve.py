@@ -1,5 +1,6 @@
 """The supervisor: what it refuses, what it notices, and that it leaves nothing behind."""
 
+import contextlib
 import os
 import re
 import signal
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from rollover import Client
+from rollover import Client, RolloverError
+from rollover.processes import Child, Command
 from rollover.serve import Stack, StackError, StackSettings
 from tests.models.conftest import make_flux
 
@@ -168,6 +170,62 @@ def test_ctrl_c_gives_the_running_job_back_and_the_next_start_goes_on_with_it(
     assert rare == ["queued", "started", "started", "resumed", "canceled"]
     again.process.kill()
     assert gone(pids, 20)  # a worker that is ready ends although its Redis went first
+
+
+def test_whatever_is_killed_is_started_again(serve: Callable[..., Serving], tmp_path: Path) -> None:
+    serving = serve(ROLLOVER_MODEL_PATHS=f"shapes={make_flux(tmp_path)}")
+    pids = serving.pids()
+    with Client(serving.url()) as client:
+        job = client.submit("a red circle", reward="brightness", nfe=60, held_out=[])
+        for name in ("worker-shapes", "valkey", "api"):
+            os.kill(pids[name], signal.SIGKILL)
+        end = time.monotonic() + 120
+        while time.monotonic() < end:
+            with contextlib.suppress(RolloverError):
+                if client.get(job.id).ended:
+                    break
+            time.sleep(0.2)
+        assert client.get(job.id).status == "succeeded"
+    serving.process.send_signal(signal.SIGINT)
+    output = serving.end()
+    for name in ("worker-shapes", "valkey", "api"):
+        assert f"{name} was killed by SIGKILL; started it again" in output
+
+
+class Ended(Child):
+    """A child that has ended."""
+
+    def __init__(self, code: int, age: float) -> None:
+        self.command = Command("it", [], {}, Path(os.devnull), 0)
+        self._log_start, self.code, self.years = 0, code, age
+
+    @property
+    def age(self) -> float:
+        return self.years
+
+    def exit_code(self) -> int:
+        return self.code
+
+    def kill(self) -> None:
+        """Do nothing: it has."""
+
+
+@pytest.mark.parametrize(("code", "age", "given_up"), [(1, 0, True), (-9, 0, False), (1, 60, False)])
+def test_only_what_keeps_ending_itself_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, code: int, age: float, *, given_up: bool
+) -> None:
+    monkeypatch.setattr("rollover.serve.time.sleep", lambda _: None)
+    monkeypatch.setattr("rollover.serve.Child", lambda _: Ended(code, age))
+    monkeypatch.setattr(Ended, "pid", 1)
+    stack = Stack(StackSettings(), lambda _: None)
+    stack._children.append(Ended(code, age))  # noqa: SLF001 -- nothing was started
+    for _ in range(2):
+        stack.mend()
+    if given_up:
+        with pytest.raises(StackError, match="it exited with code 1"):
+            stack.mend()
+    else:
+        stack.mend()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the Linux kernel")

@@ -17,6 +17,7 @@ from contracts.jobs import Record
 from contracts.keys import events_key, job_key
 from contracts.resolution import accept
 from contracts.settings import Settings
+from models.rewards.brightness import Brightness
 from models.rewards.protocol import Facts
 from tests.models.conftest import make_flux
 from workers.engine import Engine
@@ -94,19 +95,36 @@ def desk(redis: Redis, settings: Settings, runner: Runner) -> Desk:
     return Desk(redis, settings, runner)
 
 
-class Gate:
-    """A reward that waits: a test lets so many calls through and knows where the search stands."""
-
-    facts: ClassVar[Facts] = Facts(minimum=0.0, maximum=1.0, differentiable=False, source="a test")
+class Gate(Brightness):
+    """Brightness that waits: a test lets so many calls through and knows where the search stands."""
 
     def __init__(self, open_for: int = 0) -> None:
+        super().__init__()
         self.passes = threading.Semaphore(open_for)
         self.reached = threading.Semaphore(0)
 
-    def score(self, images: Tensor, prompt: str) -> Tensor:  # noqa: ARG002
+    def score(self, images: Tensor, prompt: str) -> Tensor:
         self.reached.release()
         assert self.passes.acquire(timeout=30)
-        return images.float().mean((1, 2, 3))
+        return super().score(images, prompt)
+
+
+class KilledError(BaseException):
+    """What a kill -9 is to the program: nothing that it handles."""
+
+
+class Deadly(Brightness):
+    """Brightness that ends the execution at a call, as if its process were killed."""
+
+    def __init__(self, at_call: int) -> None:
+        super().__init__()
+        self.calls_left = at_call
+
+    def score(self, images: Tensor, prompt: str) -> Tensor:
+        self.calls_left -= 1
+        if self.calls_left < 0:
+            raise KilledError
+        return super().score(images, prompt)
 
 
 class Faulty:

@@ -2,11 +2,14 @@
 
 import json
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis as redis_py
 from redis import Redis
 from rq import Queue
 from rq.job import Job, JobStatus
@@ -14,10 +17,14 @@ from rq.serializers import DefaultSerializer, JSONSerializer
 
 from contracts.beats import WorkerBeat, WorkerState
 from contracts.jobs import Status
-from contracts.keys import JOB_FUNCTION, WORKERS_KEY, queue_name, worker_key
+from contracts.keys import JOB_FUNCTION, WORKERS_KEY, job_key, queue_name, worker_key
 from tests.workers.conftest import Desk
 from workers.beat import Beat
-from workers.worker import GenerationWorker
+from workers.messages import Ending, Spec
+from workers.resident import Resident
+from workers.settings import WorkerSettings
+from workers.supervisor import Supervisor
+from workers.worker import JOB_TTL, GenerationWorker
 
 
 @pytest.fixture
@@ -28,11 +35,21 @@ def raw(redis_url: str) -> Iterator[Redis]:
 
 
 @pytest.fixture
-def worker(desk: Desk, raw: Redis) -> Iterator[GenerationWorker]:
-    """A worker in this process, whose signal handlers are taken away again."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+def beat(desk: Desk) -> Iterator[Beat]:
     with Beat(desk.runner.connection, "worker-1", "shapes") as beat:
-        yield GenerationWorker(raw, desk.runner, beat)
+        yield beat
+
+
+@pytest.fixture
+def worker(desk: Desk, raw: Redis, beat: Beat, tiny_model: Path) -> Iterator[GenerationWorker]:
+    """A worker in this process, its engine in another; its signal handlers are taken away again."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    worker_settings = WorkerSettings(device="cpu", model_paths={"shapes": tiny_model})
+    spec = Spec("shapes", "worker-1", desk.settings.redis_url or "", desk.settings, worker_settings)
+    engine = Resident(spec, threading.Event())
+    store = desk.runner.store
+    yield GenerationWorker(raw, Supervisor(desk.runner.connection, engine, store, 3, beat.show), beat)
+    engine.kill()
     for number, handler in handlers.items():
         signal.signal(number, handler)
 
@@ -133,7 +150,7 @@ def test_an_abandoned_job_is_taken_over(desk: Desk, worker: GenerationWorker, ra
 
 def test_a_job_abandoned_too_often_ends_as_lost(desk: Desk, worker: GenerationWorker, raw: Redis) -> None:
     job = desk.submit()
-    raw.hset(f"rq:job:{job}", "retries_left", 0)
+    raw.hset(job_key(job), mapping={"status": "running", "attempts": 3, "lost": 2})
     abandon(job, worker, raw)
     worker.last_cleaned_at = None
     worker.work(burst=True)
@@ -141,6 +158,61 @@ def test_a_job_abandoned_too_often_ends_as_lost(desk: Desk, worker: GenerationWo
     assert record.status is Status.FAILED
     assert record.error
     assert record.error.code == "worker_lost"
+
+
+def test_vanished_workers_cost_a_job_none_of_its_tries(
+    desk: Desk, worker: GenerationWorker, raw: Redis
+) -> None:
+    job = desk.submit()
+    waiting = desk.submit()
+    for _ in range(5):
+        abandon(job, worker, raw)
+        worker.clean_registries()
+    assert worker.queues[0].job_ids == [job, waiting]
+    worker.work(burst=True)
+    assert desk.record(job).status is Status.SUCCEEDED
+
+
+def test_a_job_that_another_worker_has_taken_over_is_not_forgotten(
+    desk: Desk, worker: GenerationWorker, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = desk.submit()
+    monkeypatch.setattr(worker.supervisor, "run", lambda _: Ending.OVERTAKEN)
+    worker.work(burst=True)
+    assert Job.exists(job, connection=queue.connection)
+    assert queue.started_job_registry.get_job_ids(cleanup=False) == []
+    assert queue.job_ids == []
+
+
+def test_a_job_whose_taker_died_before_it_began_is_found_soon(
+    desk: Desk, worker: GenerationWorker, raw: Redis
+) -> None:
+    job = desk.submit()
+    queue = worker.queues[0]
+    raw.lmove(queue.key, queue.intermediate_queue_key)
+    worker.clean_registries()
+    assert queue.count == 0
+    raw.set(queue.intermediate_queue.get_first_seen_key(job), time.time() - JOB_TTL - 1)
+    worker.clean_registries()
+    assert queue.job_ids == [job]
+    assert raw.llen(queue.intermediate_queue_key) == 0
+
+
+def test_what_ends_the_loop_of_rq_does_not_end_the_worker(
+    worker: GenerationWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults: list[Exception | None] = [redis_py.ConnectionError("gone"), None, redis_py.TimeoutError("slow")]
+
+    def work(**_: object) -> bool:
+        if not faults:
+            worker.supervisor.stopping.set()
+        elif fault := faults.pop(0):
+            raise fault
+        return False
+
+    monkeypatch.setattr(worker, "work", work)
+    worker.work_on()
+    assert faults == []
 
 
 def abandon(job_id: str, worker: GenerationWorker, raw: Redis) -> None:
@@ -152,7 +224,7 @@ def abandon(job_id: str, worker: GenerationWorker, raw: Redis) -> None:
     raw.zadd(queue.started_job_registry.key, {f"{job_id}:gone": 1})
 
 
-def test_a_worker_shows_what_it_does(desk: Desk, worker: GenerationWorker) -> None:
+def test_a_worker_shows_what_it_does(desk: Desk, worker: GenerationWorker, beat: Beat) -> None:
     def shown() -> WorkerBeat:
         text: Any = desk.redis.get(worker_key("worker-1"))
         assert text
@@ -163,6 +235,6 @@ def test_a_worker_shows_what_it_does(desk: Desk, worker: GenerationWorker) -> No
     assert 0 < desk.redis.ttl(worker_key("worker-1")) <= 10
     desk.submit()
     worker.work(burst=True)
-    worker.beat.__exit__()
+    beat.__exit__()
     assert not desk.redis.exists(worker_key("worker-1"))
     assert not desk.redis.sismember(WORKERS_KEY, "worker-1")

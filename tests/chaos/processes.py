@@ -1,0 +1,22 @@
+"""Who has started whom: to kill the right one."""
+
+import contextlib
+from pathlib import Path
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that live."""
+    text = ""
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            text += path.read_text()
+    return [int(each) for each in text.split()]
+
+
+def engine_of(worker: int) -> int | None:
+    """The engine of a worker, the child of the server that engines are forked from; None without one."""
+    for child in children(worker):
+        with contextlib.suppress(OSError):
+            if "forkserver" in Path(f"/proc/{child}/cmdline").read_text():
+                return next(iter(children(child)), None)
+    return None

@@ -1,0 +1,26 @@
+"""The short form of `python -m tests.chaos`: jobs while engines, workers, the API and Valkey are killed."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.arena import Arena
+from tests.models.conftest import make_flux
+
+NFE = 80
+
+
+@pytest.mark.timeout(600)
+def test_no_job_is_lost_whatever_is_killed(short_dir: Path, tmp_path: Path) -> None:
+    with Arena(short_dir / "d", make_flux(tmp_path)) as arena:
+        while not {"engine-1", "engine-2"} <= arena.pids().keys():
+            time.sleep(0.1)
+        expected = {seed: arena.expected(seed, NFE) for seed in range(3)}
+        jobs = [(arena.submit(number % 3, NFE), number % 3) for number in range(12)]
+        for name in ("engine-1", "worker-2", "valkey", "api", "engine-2", "worker-1"):
+            time.sleep(1.0)
+            arena.kill(name)
+        for job, _ in jobs:
+            arena.ended(job, within=300)
+        assert [fault for job, seed in jobs for fault in arena.faults(job, expected[seed])] == []

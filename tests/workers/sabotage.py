@@ -1,0 +1,65 @@
+"""An engine whose reward does, at one of its calls, what a test wrote into a file of the data directory."""
+
+import json
+import os
+import signal
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models import registry
+from models.rewards.brightness import Brightness
+from workers import engine_process
+from workers.messages import Spec
+
+FILE = "sabotage.json"
+NAME = "colorfulness"
+"""The reward that is not what it seems."""
+plan: Path | None = None
+
+
+def order(folder: Path, **plan: object) -> None:
+    """Have the reward do something at its call number `at`: `die`, `hang`, `fault` or `slow`."""
+    (folder / FILE).write_text(json.dumps(plan))
+
+
+def engine(pipe: "Connection[Any, Any]", spec: Spec) -> None:
+    """What `workers.resident.run_engine` does, with the sabotaged reward."""
+    global plan  # noqa: PLW0603 -- a reward is made with its device and nothing else
+    plan = spec.settings.data_dir / FILE
+    registry.REWARDS = {**registry.REWARDS, NAME: "tests.workers.sabotage:Sabotaged"}
+    engine_process.main(pipe, spec)
+    os._exit(0)
+
+
+class Sabotaged(Brightness):
+    """Brightness, for `calls` calls."""
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        super().__init__(device)
+        self.calls = 0
+
+    def score(self, images: Tensor, prompt: str) -> Tensor:
+        self.calls += 1
+        ordered = json.loads(plan.read_text()) if plan and plan.exists() else {}
+        if "slow" in ordered:
+            time.sleep(ordered["slow"])
+        if ordered.get("at") == self.calls:
+            if ordered.get("once") and plan:
+                plan.unlink()
+            misbehave(ordered["how"])
+        return super().score(images, prompt)
+
+
+def misbehave(how: str) -> None:
+    """Do it."""
+    if how == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif how == "hang":
+        time.sleep(3600)
+    elif how == "fault":
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered", 700)

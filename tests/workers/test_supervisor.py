@@ -1,0 +1,291 @@
+"""A supervisor and its engine, a real process, which is killed, hangs, faults and does not listen."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.beats import WorkerState
+from contracts.events import Failed, Resumed
+from contracts.jobs import Status, hash_fields
+from contracts.settings import Settings
+from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
+from tests.workers import sabotage
+from tests.workers.conftest import Desk
+from workers.hold import connect
+from workers.messages import Ending, Spec
+from workers.resident import EngineRefusedError, EngineStartError, Resident, Watch
+from workers.settings import WorkerSettings
+from workers.store import ArtifactStore
+from workers.supervisor import Supervisor
+
+ROOT = Path(__file__).parents[2]
+BODY: dict[str, Any] = {"reward": sabotage.NAME, "budget": {"nfe": 100}}
+
+
+@pytest.fixture
+def shown() -> list[WorkerState]:
+    return []
+
+
+@pytest.fixture
+def supervisor(
+    settings: Settings, tiny_model: Path, shown: list[WorkerState], tmp_path: Path
+) -> Iterator[Supervisor]:
+    """A supervisor that is impatient, and not yet started engine with a sabotaged reward."""
+    tmp_path.mkdir(exist_ok=True)
+    worker_settings = WorkerSettings(
+        device="cpu", model_paths={"shapes": tiny_model}, hang_seconds=6, grace_seconds=1.5
+    )
+    spec = Spec("shapes", "worker-1", settings.redis_url or "", settings, worker_settings)
+    engine = Resident(spec, threading.Event(), program=sabotage.engine)
+    with connect(settings.redis_url or "") as connection:
+        store = ArtifactStore.open(settings.artifacts)
+        yield Supervisor(connection, engine, store, settings.max_attempts, shown.append)
+    engine.kill()
+
+
+def undisturbed(desk: Desk) -> str:
+    """Digest of the picture that the job has when nothing happens."""
+    result = desk.run(budget={"nfe": 100}).result
+    assert result
+    return result.images[0].sha256
+
+
+def told_once(desk: Desk, job: str) -> bool:
+    events = [json.loads(text) for text in desk.texts(job)]
+    seqs = [event["seq"] for event in events]
+    candidates = [event["nfe"] for event in events if event["type"] == "candidate"]
+    return seqs == list(range(1, len(seqs) + 1)) and candidates == list(range(1, len(candidates) + 1))
+
+
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+class Meanwhile:
+    """A supervisor that runs a job while the test does something else."""
+
+    def __init__(self, supervisor: Supervisor, job: str) -> None:
+        self.ending: Ending | None = None
+        self._thread = threading.Thread(target=self._run, args=(supervisor, job), daemon=True)
+        self._thread.start()
+
+    def _run(self, supervisor: Supervisor, job: str) -> None:
+        self.ending = supervisor.run(job)
+
+    def join(self) -> Ending | None:
+        self._thread.join(timeout=100)
+        assert not self._thread.is_alive()
+        return self.ending
+
+
+def cancel(desk: Desk, job: str) -> None:
+    """As the API does: no message is sent that could be missed."""
+    args = write_args(allowed=[Status.RUNNING], fields=hash_fields(cancel_requested=True))
+    desk.redis.eval(WRITE_SCRIPT, 2, *write_keys(job), *args)
+
+
+def test_an_engine_killed_by_hand_is_replaced_and_the_job_goes_on(
+    desk: Desk, supervisor: Supervisor, tmp_path: Path
+) -> None:
+    sabotage.order(tmp_path, slow=0.02)
+    job = desk.submit(**BODY)
+    running = Meanwhile(supervisor, job)
+    until(lambda: desk.record(job).checkpoint)
+    first = supervisor.engine.pid
+    assert first
+    os.kill(first, signal.SIGKILL)
+    until(lambda: desk.record(job).attempts == 2, 10)
+    assert running.join() is Ending.DONE
+    record = desk.record(job)
+    assert record.status is Status.SUCCEEDED, record.error
+    assert supervisor.engine.pid != first
+    assert record.result
+    assert record.result.images[0].sha256 == undisturbed(desk)
+    assert told_once(desk, job)
+    assert record.usage
+    assert record.usage.nfe_spent == 100
+    [resumed] = [event for event in desk.events(job) if isinstance(event, Resumed)]
+    assert resumed.from_nfe > 0
+    assert record.usage.nfe_redone == resumed.nfe_redone
+
+
+@pytest.mark.parametrize("how", ["die", "hang", "fault"])
+def test_an_engine_that_ends_itself_or_hangs_is_replaced(
+    desk: Desk, supervisor: Supervisor, tmp_path: Path, how: str
+) -> None:
+    sabotage.order(tmp_path, at=20, how=how, once=True)
+    job = desk.submit(**BODY)
+    assert supervisor.run(job) is Ending.DONE
+    record = desk.record(job)
+    assert (record.status, record.attempts) == (Status.SUCCEEDED, 2), record.error
+    assert record.result
+    assert record.result.images[0].sha256 == undisturbed(desk)
+    assert told_once(desk, job)
+
+
+def test_a_job_that_kills_every_engine_ends_as_lost(
+    desk: Desk, supervisor: Supervisor, shown: list[WorkerState], tmp_path: Path
+) -> None:
+    sabotage.order(tmp_path, at=1, how="die")
+    job = desk.submit(**BODY)
+    assert supervisor.run(job) is Ending.DONE
+    record = desk.record(job)
+    assert (record.status, record.attempts) == (Status.FAILED, 3)
+    assert record.error
+    assert record.error.code == "worker_lost"
+    assert isinstance(desk.events(job)[-1], Failed)
+    assert shown.count(WorkerState.LOADING) == 3
+    (tmp_path / sabotage.FILE).unlink()
+    after = desk.submit(**BODY)
+    assert supervisor.run(after) is Ending.DONE
+    assert desk.record(after).status is Status.SUCCEEDED
+
+
+def test_a_jobs_own_error_is_not_tried_again(desk: Desk, supervisor: Supervisor) -> None:
+    job = desk.submit(prompt="good morning", reward="scene_match")
+    supervisor.run(job)
+    record = desk.record(job)
+    assert record.error
+    assert (record.error.code, record.attempts) == ("reward_failed", 1)
+
+
+def test_a_cancel_ends_the_job_within_a_step(desk: Desk, supervisor: Supervisor, tmp_path: Path) -> None:
+    sabotage.order(tmp_path, slow=0.2)
+    job = desk.submit(**BODY)
+    running = Meanwhile(supervisor, job)
+    until(lambda: desk.record(job).progress.nfe_spent > 25)
+    cancel(desk, job)
+    began = time.monotonic()
+    until(lambda: desk.record(job).status.final)
+    assert time.monotonic() - began < 0.2 + 1
+    assert running.join() is Ending.DONE
+    record = desk.record(job)
+    assert record.status is Status.CANCELED
+    assert record.result
+    assert record.attempts == 1
+
+
+def test_a_step_that_does_not_heed_a_cancel_is_killed_and_the_best_is_kept(
+    desk: Desk, supervisor: Supervisor, tmp_path: Path
+) -> None:
+    supervisor.mend()
+    sabotage.order(tmp_path, at=20, how="hang", once=True)
+    job = desk.submit(**BODY)
+    running = Meanwhile(supervisor, job)
+    until(lambda: desk.record(job).progress.nfe_spent >= 25 + 18 * 2)
+    cancel(desk, job)
+    assert running.join() is Ending.DONE
+    record = desk.record(job)
+    assert (record.status, record.attempts) == (Status.CANCELED, 2)
+    assert record.result
+    assert record.result.stopped_by == "canceled"
+    assert told_once(desk, job)
+
+
+def test_a_worker_that_stops_gives_its_job_back_where_it_stood(
+    desk: Desk, supervisor: Supervisor, tmp_path: Path
+) -> None:
+    sabotage.order(tmp_path, slow=0.02)
+    job = desk.submit(**BODY)
+    running = Meanwhile(supervisor, job)
+    until(lambda: desk.record(job).progress.nfe_spent > 25)
+    supervisor.stopping.set()
+    assert running.join() is Ending.GIVEN_BACK
+    record = desk.record(job)
+    assert (record.status, record.losses) == (Status.QUEUED, 0)
+    assert record.checkpoint
+    assert record.checkpoint.nfe == record.progress.nfe_spent
+
+
+def test_a_hung_job_is_given_back_all_the_same(desk: Desk, supervisor: Supervisor, tmp_path: Path) -> None:
+    sabotage.order(tmp_path, at=20, how="hang")
+    job = desk.submit(**BODY)
+    running = Meanwhile(supervisor, job)
+    until(lambda: desk.record(job).progress.nfe_spent >= 25 + 18 * 2)
+    supervisor.stopping.set()
+    assert running.join() is Ending.GIVEN_BACK
+    assert desk.record(job).status is Status.QUEUED
+    assert not supervisor.engine.alive
+
+
+def test_a_worker_that_stops_takes_no_job(desk: Desk, supervisor: Supervisor) -> None:
+    supervisor.stopping.set()
+    job = desk.submit()
+    assert supervisor.run(job) is Ending.GIVEN_BACK
+    assert desk.record(job).attempts == 0
+
+
+def test_an_engine_that_dies_while_idle_is_replaced(supervisor: Supervisor, shown: list[WorkerState]) -> None:
+    assert supervisor.mend()
+    assert supervisor.engine.pid
+    os.kill(supervisor.engine.pid, signal.SIGKILL)
+    until(lambda: not supervisor.engine.alive)
+    assert supervisor.mend()
+    assert supervisor.engine.alive
+    assert shown == [WorkerState.LOADING, WorkerState.READY] * 2
+
+
+def test_an_engine_that_cannot_start_any_more_ends_the_worker(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.supervisor.START_PAUSES", (0.0, 0.0))
+    tries: list[int] = []
+
+    def broken() -> str:
+        tries.append(1)
+        raise EngineStartError("no device")
+
+    monkeypatch.setattr(supervisor.engine, "start", broken)
+    assert not supervisor.mend()
+    assert (len(tries), supervisor.broken, supervisor.stopping.is_set()) == (2, True, True)
+
+
+def test_a_model_that_cannot_be_loaded_is_said_at_once(settings: Settings) -> None:
+    worker_settings = WorkerSettings(device="cpu", model_paths={"shapes": Path("/nowhere")})
+    spec = Spec("shapes", "worker-1", settings.redis_url or "", settings, worker_settings)
+    with pytest.raises(EngineRefusedError, match="no model at /nowhere"):
+        Resident(spec, threading.Event()).start()
+
+
+def test_a_job_lost_for_good_says_so_once(desk: Desk, supervisor: Supervisor) -> None:
+    job = desk.submit()
+    supervisor.report_lost(job)
+    supervisor.report_lost(job)
+    record = desk.record(job)
+    assert record.error
+    assert record.error.code == "worker_lost"
+    assert [event.type for event in desk.events(job)] == ["queued", "failed"]
+
+
+def test_slow_steps_are_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("workers.resident.time.monotonic", lambda: clock[0])
+    watch = Watch(least=5, since=0.0)
+    clock[0] = 4.9
+    assert not watch.hung
+    watch.step()
+    clock[0] += 48
+    assert not watch.hung
+    clock[0] += 2
+    assert watch.hung
+
+
+def test_the_supervisor_imports_no_torch() -> None:
+    program = "import sys, workers.main; print(sorted({'torch', 'diffusers', 'numpy'} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,157 @@
+"""A search as a file that another execution, on any worker, goes on from to the same bytes."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as from_safetensors
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from contracts.jobs import Checkpoint, Record
+from contracts.keys import checkpoint_path, checkpoints_path
+from sampling.checkpoint import restore, save
+from sampling.errors import CheckpointError
+from sampling.state import State
+from workers.previews import Seen
+from workers.store import ArtifactStore
+
+EVERY_NFE = 25
+"""A state is saved at every level, and after so many evaluations since the last one at the latest."""
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What an execution knows besides the state of its search.
+
+    Args:
+        elapsed: seconds of the search, over all executions so far.
+        best: reward of the best candidate that the limits have seen.
+        best_at: the evaluation that made it.
+        seconds: of usage, by name; `total` among them.
+    """
+
+    elapsed: float = 0.0
+    best: float | None = None
+    best_at: int = 0
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a search stands: all that is needed to go on.
+
+    Args:
+        state: of the search; the best candidates have their pictures.
+        memory: of the execution.
+        seen: pictures that coming previews may show.
+    """
+
+    state: State
+    memory: Memory = field(default_factory=Memory)
+    seen: tuple[Seen, ...] = ()
+
+    @property
+    def nfe(self) -> int:
+        """Evaluations made."""
+        return self.state.ledger.nfe_spent
+
+
+@dataclass
+class Checkpoints:
+    """The checkpoints of one job in the artifact store.
+
+    Every execution writes files of its own and the record names the one that counts: an execution that was
+    overtaken can neither replace a newer state nor, without the fence, make the record name an older one.
+
+    Args:
+        store: for the files.
+        job_id: the job.
+        attempt: number of this execution.
+        latest: the one that the record names.
+    """
+
+    store: ArtifactStore
+    job_id: str
+    attempt: int
+    latest: Checkpoint | None = None
+
+    def write(self, standing: Standing) -> Checkpoint:
+        """Store a state; it counts once the record names what is returned. Raises `StorageFailedError`."""
+        written = Checkpoint(attempt=self.attempt, nfe=standing.nfe)
+        self.store.put(self._path(written), dumps(standing))
+        return written
+
+    def discard(self, written: Checkpoint) -> None:
+        """The record will never name this one."""
+        self.store.remove(self._path(written))
+
+    def keep(self, written: Checkpoint) -> None:
+        """The record names this one now: the one before is not needed any more."""
+        if self.latest is not None and self.latest != written:
+            self.store.remove(self._path(self.latest))
+        self.latest = written
+
+    def sweep(self, keep: Checkpoint | None = None) -> None:
+        """The job has ended: remove all but one, those that executions left which were killed included."""
+        self.store.sweep(checkpoints_path(self.job_id), [self._path(keep)] if keep else [])
+
+    def _path(self, checkpoint: Checkpoint) -> str:
+        return checkpoint_path(self.job_id, checkpoint.attempt, checkpoint.nfe)
+
+
+def read(store: ArtifactStore, record: Record, device: torch.device) -> Standing | None:
+    """What a job can go on from; None where there is nothing, or nothing that can be read."""
+    found = record.checkpoint
+    if found is None:
+        return None
+    path = checkpoint_path(record.id, found.attempt, found.nfe)
+    try:
+        return loads(store.get(path), device)
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+        log.warning("%s starts over, its checkpoint cannot be read: %s", record.id, error)
+        return None
+
+
+def dumps(standing: Standing) -> bytes:
+    """A checkpoint as one file: safetensors, with the JSON in its header."""
+    tensors, search = save(standing.state)
+    images = {best.nfe: best.image for best in standing.state.best if best.image is not None}
+    images |= {seen.nfe: seen.image for seen in standing.seen}
+    tensors |= {f"image.{nfe}": _copied(image) for nfe, image in images.items()}
+    seen = [{"chain": s.chain, "level": s.level, "nfe": s.nfe, "reward": s.reward} for s in standing.seen]
+    header = {"search": search, "memory": asdict(standing.memory), "seen": seen}
+    return to_safetensors(tensors, {name: json.dumps(value) for name, value in header.items()})
+
+
+def loads(content: bytes, device: torch.device) -> Standing:
+    """Read what `dumps` wrote. Raises `CheckpointError` and whatever its libraries raise for broken files."""
+    tensors, header = _unpacked(content)
+    try:
+        search, memory, seen = (json.loads(header[name]) for name in ("search", "memory", "seen"))
+    except KeyError as error:
+        raise CheckpointError(f"the file has no {error}") from error
+    placed = {name: tensor.to(device) for name, tensor in tensors.items()}
+    state = restore(placed, search, device)
+    best = tuple(replace(each, image=placed.get(f"image.{each.nfe}")) for each in state.best)
+    return Standing(
+        state=replace(state, best=best),
+        memory=Memory(**memory),
+        seen=tuple(Seen(**each, image=placed[f"image.{each['nfe']}"]) for each in seen),
+    )
+
+
+def _unpacked(content: bytes) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+    # The library reads a header's text only from a file.
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    return from_safetensors(content), header
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True).contiguous()

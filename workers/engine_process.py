@@ -1,0 +1,84 @@
+"""The engine's process: a warm model that runs the jobs its supervisor names, one after the other."""
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from queue import Queue
+
+from models.backend import ModelLoadError
+from models.registry import UnknownNameError
+from workers.engine import Engine
+from workers.execution import Runner
+from workers.hold import connect
+from workers.messages import Heed, Order, Ready, Refused, Run, Spec, Tick
+from workers.store import ArtifactStore
+
+PR_SET_PDEATHSIG = 1
+
+
+class Line:
+    """The engine's end of the pipe. A thread reads it, so that orders arrive while a step is computed."""
+
+    def __init__(self, pipe: "Connection[object, object]") -> None:
+        self.orders: set[tuple[str, Order]] = set()
+        self._pipe = pipe
+        self._jobs: Queue[str] = Queue()
+        threading.Thread(target=self._listen, name="line", daemon=True).start()
+
+    def send(self, message: object) -> None:
+        """Tell the supervisor."""
+        self._pipe.send(message)
+
+    def jobs(self) -> Iterator[str]:
+        """The jobs to run, without end."""
+        while True:
+            job_id = self._jobs.get()
+            self.orders.clear()
+            yield job_id
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                message = self._pipe.recv()
+                if isinstance(message, Run):
+                    self._jobs.put(message.job_id)
+                elif isinstance(message, Heed):
+                    self.orders.add((message.job_id, message.order))
+        except (EOFError, OSError):
+            os._exit(0)  # the supervisor is gone: whoever takes the job over must have the device
+
+
+def main(pipe: "Connection[object, object]", spec: Spec) -> None:
+    """Load the model, then run jobs until the supervisor ends. A fault of the device ends the process."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    die_with_parent()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    line = Line(pipe)
+    try:
+        engine = Engine.load(spec.model, spec.worker_settings)
+    except (ModelLoadError, UnknownNameError) as error:
+        line.send(Refused(str(error)))
+        return
+    store = ArtifactStore.open(spec.settings.artifacts)
+    with connect(spec.redis_url) as connection:
+        runner = Runner(
+            connection, engine, store, spec.worker, spec.settings, line.orders, lambda: line.send(Tick())
+        )
+        line.send(Ready(str(engine.device)))
+        for job_id in line.jobs():
+            line.send(runner.run(job_id))
+
+
+def die_with_parent() -> None:
+    """Have Linux end this process with the server it was forked from, which ends with the supervisor.
+
+    A step that hangs and holds the interpreter would keep `Line` from noticing.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

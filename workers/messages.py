@@ -1,0 +1,74 @@
+"""What the supervisor and its engine tell each other over their pipe."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from contracts.settings import Settings
+from workers.settings import WorkerSettings
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What an engine is started with."""
+
+    model: str
+    worker: str
+    redis_url: str
+    settings: Settings
+    worker_settings: WorkerSettings
+
+
+class Order(StrEnum):
+    """What a running execution is to do at its next step."""
+
+    CANCEL = "cancel"
+    """End; the best so far is the result."""
+    GIVE_BACK = "give_back"
+    """Save the state and give the job back to its queue."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """To the engine: run this job."""
+
+    job_id: str
+
+
+@dataclass(frozen=True)
+class Heed:
+    """To the engine: an order for the job that runs. One for a job that has just ended means nothing."""
+
+    job_id: str
+    order: Order
+
+
+@dataclass(frozen=True)
+class Ready:
+    """From the engine: the model is loaded."""
+
+    device: str
+
+
+@dataclass(frozen=True)
+class Refused:
+    """From the engine: the model cannot be loaded, and trying again would not help."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Tick:
+    """From the engine: the job got a step further."""
+
+
+class Ending(StrEnum):
+    """How an execution ended. An engine sends all but the last."""
+
+    DONE = "done"
+    """The job has its final status, or is deleted."""
+    GIVEN_BACK = "given_back"
+    """The job waits in its queue again."""
+    OVERTAKEN = "overtaken"
+    """Another execution has taken the job over; it is that one's to end."""
+    LOST = "lost"
+    """Nothing more will be heard of it."""

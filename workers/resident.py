@@ -1,0 +1,199 @@
+"""The supervisor's side of its engine: a child process, started, spoken to, watched, killed and replaced.
+
+Engines are forked from a server process that has the libraries imported and nothing else: importing them
+takes many times as long as loading a model, and CUDA must not be touched before a fork. The supervisor itself
+imports none of them and cannot be taken down by them.
+"""
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from typing import Any, cast
+
+import redis
+
+from workers.hold import away
+from workers.messages import Ending, Heed, Order, Ready, Refused, Run, Spec
+
+POLL = 0.1
+"""Seconds between two looks at what the engine and the job's record say."""
+USUAL_STEPS = 10
+"""A step is hung when it takes so many times as long as the job's usual one."""
+log = logging.getLogger(__name__)
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["workers.preload"])
+
+
+class EngineStartError(Exception):
+    """The engine ended while it loaded its model."""
+
+
+class EngineRefusedError(EngineStartError):
+    """The model cannot be loaded, and trying again would not help."""
+
+
+Program = Callable[["Connection[Any, Any]", Spec], None]
+
+
+@dataclass
+class Watch:
+    """Tells a hung step from a slow one.
+
+    Args:
+        least: seconds that any step may take.
+    """
+
+    least: float
+    usual: float = 0.0
+    since: float = field(default_factory=time.monotonic)
+
+    @property
+    def hung(self) -> bool:
+        """Whether the present step takes far too long."""
+        return time.monotonic() - self.since > max(self.least, USUAL_STEPS * self.usual)
+
+    def step(self) -> None:
+        """Note that a step has ended."""
+        took = time.monotonic() - self.since
+        self.usual = took if self.usual == 0.0 else 0.8 * self.usual + 0.2 * took
+        self.excuse()
+
+    def excuse(self) -> None:
+        """Let the present step begin anew."""
+        self.since = time.monotonic()
+
+
+@dataclass
+class Resident:
+    """The engine process, one at a time.
+
+    Args:
+        spec: what it is started with.
+        stopping: set when this worker must end.
+        program: what the process does.
+    """
+
+    spec: Spec
+    stopping: threading.Event
+    program: "Program | None" = None
+    _process: ForkServerProcess | None = None
+    _pipe: "Connection[Any, Any] | None" = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the engine, None where there is none."""
+        return self._process.pid if self._process else None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the engine runs."""
+        return self._process is not None and self._process.is_alive()
+
+    def start(self) -> str:
+        """Start an engine and wait until its model is loaded; the name of its device.
+
+        Raises:
+            EngineRefusedError: the model cannot be loaded.
+            EngineStartError: the engine ended, or this worker must.
+        """
+        self.kill()
+        ours, theirs = CONTEXT.Pipe()
+        self._process = CONTEXT.Process(
+            target=self.program or run_engine, args=(theirs, self.spec), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+        self._pipe = ours = cast("Connection[Any, Any]", ours)
+        while not ours.poll(POLL):
+            if self.stopping.is_set():
+                self.kill()
+                raise EngineStartError("the worker was told to stop")
+        try:
+            message = ours.recv()
+        except (EOFError, OSError) as error:
+            raise EngineStartError(f"the engine ended while it loaded: {self._death()}") from error
+        if isinstance(message, Ready):
+            log.info("engine %d is ready on %s", self.pid, message.device)
+            return message.device
+        self.kill()
+        raise EngineRefusedError(message.reason if isinstance(message, Refused) else str(message))
+
+    def run(self, job_id: str, look: Callable[[], Order | None]) -> Ending:
+        """Run a job on the engine until it ends, is given back, or the engine is lost.
+
+        Args:
+            job_id: the job.
+            look: what the job's record and this worker want of it; may raise redis' errors.
+        """
+        assert self._pipe is not None  # noqa: S101 -- `start` comes first
+        watch = Watch(self.spec.worker_settings.hang_seconds)
+        ordered: Order | None = None
+        deadline = float("inf")
+        try:
+            self._pipe.send(Run(job_id))
+            while True:
+                if self._pipe.poll(POLL):
+                    message = self._pipe.recv()
+                    if isinstance(message, Ending):
+                        return message
+                    watch.step()
+                wanted = self._look(look, watch)
+                if wanted and wanted is not ordered:
+                    self._pipe.send(Heed(job_id, wanted))
+                    ordered = wanted
+                    deadline = min(deadline, time.monotonic() + self.spec.worker_settings.grace_seconds)
+                if time.monotonic() > deadline:
+                    return self._give_up(job_id, "it did not end in time")
+                if watch.hung:
+                    return self._give_up(job_id, "it hangs")
+        except (EOFError, OSError):
+            log.warning("the engine was lost while it ran %s: %s", job_id, self._death())
+            self.kill()
+            return Ending.LOST
+
+    def kill(self) -> None:
+        """End the engine now, if there is one, and wait until its memory is free."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+            self._process.close()
+        if self._pipe is not None:
+            self._pipe.close()
+        self._process = self._pipe = None
+
+    def _look(self, look: Callable[[], Order | None], watch: Watch) -> Order | None:
+        try:
+            return look()
+        except redis.RedisError as error:
+            if not away(error):
+                raise
+            watch.excuse()  # the engine may be waiting for Redis, too
+            return None
+
+    def _give_up(self, job_id: str, why: str) -> Ending:
+        log.warning("the engine is killed while it runs %s: %s", job_id, why)
+        self.kill()
+        return Ending.LOST
+
+    def _death(self) -> str:
+        """How the engine ended."""
+        if self._process is None:
+            return "there is none"
+        self._process.join(timeout=1.0)
+        code = self._process.exitcode
+        return signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+
+
+def run_engine(pipe: "Connection[Any, Any]", spec: Spec) -> None:
+    """What the child process does; only there is torch imported."""
+    from workers.engine_process import main  # noqa: PLC0415
+
+    main(pipe, spec)
+    os._exit(0)  # not through the exit handlers of libraries, which may hang after a fault

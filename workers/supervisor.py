@@ -1,0 +1,153 @@
+"""A worker's view of its jobs: each is run on the resident engine, again and again if need be, to its end."""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import redis
+
+from contracts.beats import WorkerState
+from contracts.errors import ERRORS
+from contracts.events import Canceled, Event, Failed
+from contracts.jobs import JobError, Record, Status, hash_fields, now
+from contracts.keys import checkpoints_path, job_key
+from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
+from workers.hold import load, patiently
+from workers.messages import Ending, Order
+from workers.resident import EngineRefusedError, EngineStartError, Resident
+from workers.store import ArtifactStore
+
+START_PAUSES = (0.0, 1.0, 4.0, 15.0)
+"""Seconds before each attempt to start an engine; after the last one the worker ends."""
+LONGEST_PAUSE = 30.0
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Supervisor:
+    """Runs jobs one at a time on an engine that it replaces whenever it must.
+
+    Args:
+        connection: from `workers.hold.connect`.
+        engine: the resident engine.
+        store: to sweep the checkpoints of lost jobs.
+        max_attempts: executions in a row that may vanish and get no further before a job is lost.
+        show: tells others what this worker does.
+
+    Attributes:
+        broken: the engine cannot be started any more; the worker ends.
+    """
+
+    connection: redis.Redis
+    engine: Resident
+    store: ArtifactStore
+    max_attempts: int
+    show: Callable[[WorkerState], None]
+    broken: bool = False
+
+    @property
+    def worker(self) -> str:
+        """This worker's name."""
+        return self.engine.spec.worker
+
+    @property
+    def model(self) -> str:
+        """The model it serves."""
+        return self.engine.spec.model
+
+    @property
+    def stopping(self) -> threading.Event:
+        """Set when the worker must end; the running job is then given back."""
+        return self.engine.stopping
+
+    def run(self, job_id: str) -> Ending:
+        """Run a job to its final status, or give it back: never is it lost here."""
+        untaken, fence = 0, None
+        while not self.stopping.is_set():
+            record = patiently(lambda: load(self.connection, job_id))
+            if record is None or record.status.final:
+                return Ending.DONE
+            losses = max(record.losses, untaken)
+            if losses >= self.max_attempts:
+                self.report_lost(job_id)
+                return Ending.DONE
+            if losses > 1 and self.stopping.wait(min(2.0 ** (losses - 2), LONGEST_PAUSE)):
+                break
+            if not self.engine.alive and not self.mend():
+                break
+            self.show(WorkerState.BUSY)
+            ending = self.engine.run(job_id, lambda: self.wanted(job_id))
+            if ending is not Ending.LOST:
+                return ending
+            after = patiently(lambda: load(self.connection, job_id))
+            taken = after is None or after.attempts > record.attempts
+            untaken = 0 if taken else untaken + 1
+            fence = record.attempts + 1
+        if fence is not None:
+            self._requeue(job_id, fence)
+        return Ending.GIVEN_BACK
+
+    def wanted(self, job_id: str) -> Order | None:
+        """What is asked of the running job. Redis keeps a cancel until it is heeded: it cannot be missed."""
+        if self.stopping.is_set():
+            return Order.GIVE_BACK
+        flag = cast("str | None", self.connection.hget(job_key(job_id), "cancel_requested"))
+        return Order.CANCEL if flag == "1" else None
+
+    def mend(self) -> bool:
+        """See that there is an engine. Whether there is; if not, this worker must end."""
+        if self.engine.alive:
+            return True
+        self.show(WorkerState.LOADING)
+        for pause in START_PAUSES:
+            if self.stopping.wait(pause):
+                return False
+            try:
+                self.engine.start()
+            except EngineRefusedError as error:
+                log.error("the model cannot be loaded any more: %s", error)  # noqa: TRY400 -- no trace needed
+                break
+            except EngineStartError as error:
+                log.warning("%s", error)
+            else:
+                self.show(WorkerState.READY)
+                return True
+        self.broken = not self.stopping.is_set()
+        self.stopping.set()
+        return False
+
+    def report_lost(self, job_id: str) -> None:
+        """End a job as `worker_lost`, or as canceled where that was asked for, unless it has ended."""
+        record = patiently(lambda: load(self.connection, job_id))
+        if record is None or record.status.final:
+            return
+        status, event, error = lost(record)
+        arguments = write_args(
+            allowed=(Status.QUEUED, Status.RUNNING),
+            status=status,
+            fence=record.attempts,
+            fields=hash_fields(error=error, completed_at=now()),
+            events=[event],
+        )
+        patiently(lambda: self.connection.eval(WRITE_SCRIPT, 2, *write_keys(job_id), *arguments))
+        self.store.sweep(checkpoints_path(job_id))
+
+    def _requeue(self, job_id: str, fence: int) -> None:
+        """Show that a job waits again which its engine, now lost, could not give back."""
+        arguments = write_args(allowed=(Status.RUNNING,), status=Status.QUEUED, fence=fence)
+        try:
+            self.connection.eval(WRITE_SCRIPT, 2, *write_keys(job_id), *arguments)
+        except redis.RedisError as error:
+            log.warning("%s is found abandoned once Redis is back: %s", job_id, error)
+
+
+def lost(record: Record) -> tuple[Status, Event, JobError | None]:
+    """How a job ends that no worker survives."""
+    if record.cancel_requested:
+        spent, best = record.progress.nfe_spent, record.progress.best_reward
+        return Status.CANCELED, Canceled(nfe_spent=spent, best_reward=best), None
+    kind = ERRORS["worker_lost"]
+    error = JobError(code="worker_lost", title=kind.title, detail=kind.meaning)
+    return Status.FAILED, Failed(error=error), error
