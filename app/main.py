@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
 from app import problems
+from app.callers import RateLimitHeaders
 from app.routes import catalogue, generations, health, outputs
 from app.services import Services, opened
 from contracts.errors import Problem
@@ -65,6 +66,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     problems.install(app)
+    app.add_middleware(RateLimitHeaders)
     routers = [module.router for module in (generations, outputs, catalogue, health)]
     for router in routers:
         app.include_router(router)

@@ -43,6 +43,8 @@ local status = redis.call('HGET', KEYS[1], 'status')
 if not status then return {0, 'deleted'} end
 if not string.find(',' .. ARGV[2] .. ',', ',' .. status .. ',', 1, true) then return {0, status} end
 redis.call('ZREM', KEYS[3], ARGV[1])
+local owner = redis.call('HGET', KEYS[1], 'owner')
+if owner then redis.call('ZREM', 'rollover:key:' .. owner .. ':jobs', ARGV[1]) end
 redis.call('DEL', KEYS[1], KEYS[2])
 for i = 4, #KEYS do redis.call('DEL', KEYS[i]) end
 return {1, 'deleted'}
