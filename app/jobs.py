@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections import Counter
 
 from redis.exceptions import RedisError
 
@@ -21,6 +22,7 @@ from contracts.jobs import (
     hash_fields,
     now,
 )
+from contracts.quotes import Quote, quote
 from contracts.resolution import accept
 
 SCAN_CHUNK = 101
@@ -40,6 +42,22 @@ async def submit(
     record = Record.new(resolved, key, caller.owner)
     stored = await asyncio.to_thread(services.enqueuer.submit, record, fingerprint(payload), caller)
     return await get(services, caller, stored.id), stored
+
+
+async def quoted(services: Services, caller: Caller, payload: object) -> Quote:
+    """Say what a submission would do and take now.
+
+    Raises:
+        InvalidRequestError: it could not be run.
+    """
+    resolved = accept(payload, services.settings.models, caller.caps(services.settings.caps))
+    pace, position, workers = await asyncio.gather(
+        services.store.pace(resolved.model),
+        services.store.queue_length(resolved.model),
+        services.store.workers(),
+    )
+    states = Counter(worker.state.value for worker in workers if worker.model == resolved.model)
+    return quote(resolved, pace, position, states)
 
 
 async def existing(services: Services, caller: Caller, generation: str) -> Record:

@@ -10,10 +10,11 @@ from pydantic.json_schema import models_json_schema
 
 from app import problems
 from app.callers import RateLimitHeaders
-from app.routes import catalogue, generations, health, outputs
+from app.routes import catalogue, generations, health, images, outputs, quotes
 from app.services import Services, opened
 from contracts.errors import Problem
 from contracts.events import EVENT
+from contracts.openai import OpenAIImageRequest
 from contracts.requests import GenerationRequest
 from contracts.settings import Settings
 
@@ -33,7 +34,8 @@ class Application(FastAPI):
         """Return the OpenAPI document."""
         if self.openapi_schema is None:
             schemas = super().openapi().setdefault("components", {}).setdefault("schemas", {})
-            wanted = [(GenerationRequest, "validation"), (Problem, "serialization")]
+            wanted = [(each, "validation") for each in (GenerationRequest, OpenAIImageRequest)]
+            wanted += [(Problem, "serialization")]
             _, definitions = models_json_schema(wanted, ref_template=SCHEMA_REF)
             events = EVENT.json_schema(ref_template=SCHEMA_REF)
             schemas |= definitions["$defs"] | events.pop("$defs") | {"Event": events}
@@ -67,7 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     problems.install(app)
     app.add_middleware(RateLimitHeaders)
-    routers = [module.router for module in (generations, outputs, catalogue, health)]
+    routers = [module.router for module in (generations, outputs, quotes, images, catalogue, health)]
     for router in routers:
         app.include_router(router)
     app.state.routes = [route for router in routers for route in router.routes]

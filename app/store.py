@@ -20,9 +20,11 @@ from contracts.keys import (
     idempotency_key,
     job_key,
     jobs_key,
+    pace_key,
     queue_name,
     worker_key,
 )
+from contracts.quotes import Pace
 from contracts.transitions import DELETE_SCRIPT, WRITE_SCRIPT, write_args, write_keys
 
 MAX_CONNECTIONS = 10_000
@@ -100,6 +102,10 @@ class Store:
         for record in records:
             pipeline.lpos(waiting_key(record.request.model), record.id)
         return await pipeline.execute()
+
+    async def pace(self, model: str) -> Pace:
+        """Return how fast a model's jobs went lately."""
+        return Pace.from_hash(await self.redis.hgetall(pace_key(model)))
 
     async def queue_length(self, model: str) -> int:
         """Return how many generations wait for a model."""

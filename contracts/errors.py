@@ -48,6 +48,9 @@ ERRORS = MappingProxyType(
         "idempotency_mismatch": ErrorKind(
             422, "Idempotency key reused", "The key belongs to a submission with another body."
         ),
+        "generation_failed": ErrorKind(
+            422, "Generation failed", "The search behind an OpenAI request ended without a picture."
+        ),
         "rate_limited": ErrorKind(
             429, "Too many requests", "The key's requests of this minute are used up; see `Retry-After`."
         ),
@@ -96,6 +99,7 @@ ErrorCode = Literal[
     "unsupported_media_type",
     "invalid_request",
     "idempotency_mismatch",
+    "generation_failed",
     "rate_limited",
     "nfe_exhausted",
     "too_many_generations",
@@ -145,6 +149,7 @@ class Problem(BaseModel):
     code: ErrorCode
     errors: list[FieldProblem] | None = None
     reasons: list[str] | None = Field(default=None, description="`not_ready` only")
+    message: str | None = Field(default=None, description="what OpenAI's clients show; on their route only")
     generation_status: str | None = Field(default=None, description="`wrong_state` only")
 
 

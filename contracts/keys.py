@@ -57,6 +57,11 @@ def queue_name(model: str) -> str:
     return f"rollover:{model}"
 
 
+def pace_key(model: str) -> str:
+    """Hash: `contracts.quotes.Pace` of a model."""
+    return f"{PREFIX}pace:{model}"
+
+
 def image_path(generation: str, index: int, extension: str) -> str:
     """Artifact: final image `index` from 0, best first; `extension` is the request's output_format."""
     return f"{generation}/images/{index}.{extension}"

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rollover.client import Client, default_url
-from rollover.display import document_lines, follow, save, summary
+from rollover.display import document_lines, follow, quote_lines, save, summary
 from rollover.documents import Generation
 from rollover.errors import RolloverError
 from rollover.serve import Stack, StackSettings, environment_of, module, serve, stopping_on_signals
@@ -83,6 +83,7 @@ def generate(  # noqa: PLR0913, PLR0917 -- one argument for each option
     budget: Annotated[
         list[str] | None, typer.Option(help="KEY=VALUE of the budget, such as seconds=30.")
     ] = None,
+    quote: Annotated[bool, typer.Option("--quote", help="Only say what it would take.")] = False,  # noqa: FBT002
 ) -> None:
     """Search one image, showing the search as it runs; writes the image and its trace."""
     with _errors_as_exit(), Client(url) as client:
@@ -96,6 +97,9 @@ def generate(  # noqa: PLR0913, PLR0917 -- one argument for each option
             "budget": _pairs(budget),
         }
         fields = {name: value for name, value in given.items() if value is not None}
+        if quote:
+            typer.echo(quote_lines(client.quote(prompt, reward=_rewards(reward), nfe=nfe, **fields)))
+            return
         job = client.submit(prompt, reward=_rewards(reward), nfe=nfe, **fields)
         _finish(client, job, out)
 

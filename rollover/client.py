@@ -163,6 +163,17 @@ class Client:
         call = calls.submit(body, idempotency_key or uuid.uuid4().hex, hold)
         return self._call(call)
 
+    def quote(
+        self,
+        prompt: str,
+        *,
+        reward: Reward | Sequence[Reward] | None = None,
+        nfe: int | None = None,
+        **fields: Any,  # noqa: ANN401 -- any JSON the API takes
+    ) -> dict[str, Any]:
+        """What the same job would do and take, as the API documents it; nothing is queued."""
+        return self._call(calls.quote(calls.body_of(prompt, reward, nfe, fields)))
+
     def get(self, job_id: str) -> Generation:
         """The job document."""
         return self._call(calls.get(job_id))
@@ -307,6 +318,17 @@ class AsyncClient:
         body = calls.body_of(prompt, reward, nfe, fields)
         call = calls.submit(body, idempotency_key or uuid.uuid4().hex, hold)
         return await self._call(call)
+
+    async def quote(
+        self,
+        prompt: str,
+        *,
+        reward: Reward | Sequence[Reward] | None = None,
+        nfe: int | None = None,
+        **fields: Any,  # noqa: ANN401 -- any JSON the API takes
+    ) -> dict[str, Any]:
+        """What the same job would do and take; see :meth:`Client.quote`."""
+        return await self._call(calls.quote(calls.body_of(prompt, reward, nfe, fields)))
 
     async def get(self, job_id: str) -> Generation:
         """The job document."""

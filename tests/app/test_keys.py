@@ -80,6 +80,8 @@ ROUTES = [
     ("GET", f"/v1/generations/{UNKNOWN_ID}/trace"),
     ("GET", f"/v1/generations/{UNKNOWN_ID}/images/0"),
     ("GET", f"/v1/generations/{UNKNOWN_ID}/previews/1"),
+    ("POST", "/v1/quotes"),
+    ("POST", "/v1/images/generations"),
     ("GET", "/v1/models"),
     ("GET", "/v1/rewards"),
     ("GET", "/v1/strategies"),
@@ -240,7 +242,7 @@ def test_requests_a_minute(as_key: Callable[..., httpx.Client], redis: Redis) ->
     assert [answer.status_code for answer in answers] == [200, 404, 202]
     for left, answer in zip((2, 1, 0), answers, strict=True):
         assert answer.headers["ratelimit-policy"] == '"requests";q=3;w=60'
-        assert answer.headers["ratelimit"] in (f'"requests";r={left};t=60', f'"requests";r={left};t=59')
+        assert answer.headers["ratelimit"].startswith(f'"requests";r={left};t=')
     over = post(mine)
     refused(over, 429, "rate_limited")
     assert over.headers["ratelimit"].startswith('"requests";r=0;t=')
