@@ -12,6 +12,7 @@ PROMPT ?= two red circles and a blue square
 NFE ?= 200
 OUT ?= out
 PROCESSES ?= 2
+CALLS ?= 5000
 export PROMPT NFE OUT
 
 # Pulls nothing from, and leaves nothing in, the Python around it.
@@ -20,7 +21,7 @@ unexport PYTHONHOME
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check format bench train-shapes lock clean
+.PHONY: help setup demo serve test fuzz check format bench train-shapes lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +37,9 @@ serve: $(INSTALLED) ## The whole service on http://127.0.0.1:8000, until Ctrl-C
 # One thread each: the models under test are so small that threads wait for each other longer than they compute.
 test: $(INSTALLED) ## The whole test suite, in two processes (PROCESSES=2)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES)
+
+fuzz: $(INSTALLED) ## Call every route with what its OpenAPI document allows and does not (CALLS=5000)
+	@CALLS=$(CALLS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/app/test_fuzz.py --timeout 3600
 
 check: $(INSTALLED) ## Formatting, lint, types and the arrows between packages
 	@$(BIN)/ruff format --check .

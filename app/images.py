@@ -130,7 +130,7 @@ def spent_at(entry: Entry, nfe: int) -> int:
 async def preview(services: Services, generation: Generation, entry: Entry) -> str | None:
     """Return the picture of a level event."""
     content = await services.artifacts.read(preview_path(generation.id, entry.seq))
-    return content and base64.b64encode(content).decode()
+    return None if content is None else base64.b64encode(content).decode()
 
 
 async def pictures(services: Services, ended: Generation) -> list[str]:

@@ -34,9 +34,14 @@ class Application(FastAPI):
         """Return the OpenAPI document."""
         if self.openapi_schema is None:
             schemas = super().openapi().setdefault("components", {}).setdefault("schemas", {})
-            wanted = [(each, "validation") for each in (GenerationRequest, OpenAIImageRequest)]
-            wanted += [(Problem, "serialization")]
-            _, definitions = models_json_schema(wanted, ref_template=SCHEMA_REF)
+            _, definitions = models_json_schema(
+                [
+                    (GenerationRequest, "validation"),
+                    (OpenAIImageRequest, "validation"),
+                    (Problem, "serialization"),
+                ],
+                ref_template=SCHEMA_REF,
+            )
             events = EVENT.json_schema(ref_template=SCHEMA_REF)
             schemas |= definitions["$defs"] | events.pop("$defs") | {"Event": events}
         return super().openapi()

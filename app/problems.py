@@ -102,7 +102,7 @@ async def on_invalid_request(request: Request, error: Exception) -> Response:
     return problem_response("invalid_request", detail, errors=error.problems, **for_openai(request, error))
 
 
-def for_openai(request: Request, error: Exception) -> dict[str, str]:
+def for_openai(request: Request, error: Exception) -> dict[str, Any]:
     """Return the member that OpenAI's clients show, and all they show, where one of them is asking."""
     return {"message": str(error)} if request.url.path.startswith("/v1/images/") else {}
 

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.requests import ResolvedRequest
-from contracts.search import BestOfNParams, RbfParams
+from contracts.search import BaseParams, BestOfNParams, RbfParams
 
 
 class Part(BaseModel):
@@ -19,17 +19,21 @@ class Part(BaseModel):
 
 
 class NfePlan(Part):
-    """How a budget is laid out: the initial noises, then levels x chains x draws, then a finish; or runs."""
+    """How a budget is laid out: the initial noises, then levels x chains x draws, then a finish; or runs.
 
-    nfe: int = Field(description="what the search will spend, unless something ends it earlier")
-    nfe_unused: int = Field(description="what is left of the budget, too little for a run or a round")
-    initial_noises: int = Field(description="scored before the first level, over all chains; 0: no such pool")
-    chains: int
-    levels: int = Field(description="at which each chain draws; for runs their steps")
-    quota: int = Field(description="draws of each chain at each level, before any roll over; for runs 1")
-    shares: tuple[int, ...] = Field(description="draws of each chain over all levels")
-    finish_steps: int
-    runs: int = Field(description="independent runs, each of `levels` steps; 0 for rbf")
+    What is null does not apply, or is found by the search as it goes.
+    """
+
+    nfe: int = Field(description="the search spends so much, or less where something ends it earlier")
+    nfe_unused: int = Field(description="left of the budget, too little for a run or a round")
+    initial_noises: int | None = Field(default=None, description="scored before the first level")
+    chains: int | None = None
+    levels: int | None = Field(default=None, description="at which each chain draws")
+    quota: int | None = Field(default=None, description="draws of a chain at a level, before any roll over")
+    shares: tuple[int, ...] | None = Field(default=None, description="draws of each chain in all")
+    finish_steps: int | None = None
+    runs: int | None = Field(default=None, description="independent runs, of `steps` each")
+    steps: int | None = None
 
 
 class Pace(Part):
@@ -78,22 +82,12 @@ def plan_of(request: ResolvedRequest) -> NfePlan:
     """Lay out a budget as the strategy will."""
     if isinstance(request.search, RbfParams):
         return rbf_plan(request, request.search)
-    steps = request.sampler.steps
-    runs = 1
-    if isinstance(request.search, BestOfNParams):
-        steps = request.search.steps or steps
-        runs = request.budget.nfe // steps
-    return NfePlan(
-        nfe=runs * steps,
-        nfe_unused=request.budget.nfe - runs * steps,
-        initial_noises=0,
-        chains=runs,
-        levels=steps,
-        quota=1,
-        shares=(steps,) * runs,
-        finish_steps=0,
-        runs=runs,
-    )
+    budget = request.budget.nfe
+    if isinstance(request.search, BaseParams | BestOfNParams):
+        steps = request.search.minimum_nfe(request.sampler)
+        runs = 1 if isinstance(request.search, BaseParams) else budget // steps
+        return NfePlan(nfe=runs * steps, nfe_unused=budget - runs * steps, runs=runs, steps=steps)
+    return NfePlan(nfe=budget, nfe_unused=0)
 
 
 def rbf_plan(request: ResolvedRequest, search: RbfParams) -> NfePlan:
@@ -113,7 +107,6 @@ def rbf_plan(request: ResolvedRequest, search: RbfParams) -> NfePlan:
         quota=left // (laid_out * chains),
         shares=tuple(share + (index < more) for index in range(chains)),
         finish_steps=search.finish,
-        runs=0,
     )
 
 

@@ -122,9 +122,10 @@ def summary(job: Generation, images: list[Path], trace: Path) -> str:
 def quote_lines(quote: dict[str, Any]) -> str:
     """A quote, for a person."""
     plan, queue = quote["plan"], quote["queue"]
-    if plan["runs"]:
-        layout = f"{plan['runs']} runs of {plan['levels']} steps"
-    else:
+    layout = "as the search goes"
+    if plan["runs"] is not None:
+        layout = f"{plan['runs']} runs of {plan['steps']} steps"
+    elif plan["levels"] is not None:
         layout = (
             f"{plan['initial_noises']} initial noises, {plan['levels']} levels x {plan['chains']} chains "
             f"x {plan['quota']} draws, {plan['finish_steps']} to finish"

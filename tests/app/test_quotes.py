@@ -47,7 +47,8 @@ def test_a_quote_resolves_and_plans_without_running(client: httpx.Client, redis:
         "quota": 26,
         "shares": [236, 235],
         "finish_steps": 4,
-        "runs": 0,
+        "runs": None,
+        "steps": None,
     }
     assert answer["nfe_per_second"] is None
     assert answer["expected_seconds"] is None

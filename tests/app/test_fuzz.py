@@ -1,0 +1,80 @@
+"""Every route, called with what its own OpenAPI document allows and with what it does not.
+
+A short form; `make fuzz` (CALLS=5000) is the long one.
+"""
+
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+from redis import Redis
+from schemathesis.checks import CHECKS
+
+from app.keyring import Keyring, Limits, new_key
+from app.main import create_app
+from contracts.beats import WorkerState
+from contracts.keys import worker_key
+from contracts.settings import Settings
+from tests.app.conftest import serving
+from tests.app.hand import beat
+
+SCHEMA = schemathesis.openapi.from_dict(create_app(Settings(redis_url="redis://nowhere")).openapi())
+# What a URL says besides is ignored, as everywhere on the web.
+SCHEMA.config.generation.update(allow_extra_parameters=False)
+ROUTES = sum(1 for _ in SCHEMA.get_all_operations())
+CALLS = int(os.environ.get("CALLS", "300"))
+RULES_BEYOND_SCHEMA = {
+    # A JSON schema cannot say that a budget pays for its search, or which rewards fit which model.
+    "positive_data_acceptance",
+}
+
+
+@pytest.fixture(scope="module")
+def door(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A client with a key of a server whose waiting jobs are soon canceled, as no worker ends them."""
+    with Redis.from_url(valkey_url, decode_responses=True) as redis:
+        redis.flushall()
+        key, secret = new_key("fuzz", Limits())
+        Keyring(redis).add(key)
+        beat(redis, WorkerState.READY)
+        redis.persist(worker_key("w1"))
+    ended = threading.Event()
+    data_dir = tmp_path_factory.mktemp("fuzz")
+    headers = {"Authorization": f"Bearer {secret}"}
+    with (
+        serving(Settings(redis_url=valkey_url, data_dir=data_dir)) as url,
+        httpx.Client(base_url=url, headers=headers, timeout=60) as client,
+    ):
+
+        def cancel() -> None:
+            while not ended.wait(0.05):
+                for job in client.get("/v1/generations?status=queued&limit=100").json()["data"]:
+                    client.post(job["urls"]["cancel"])
+
+        thread = threading.Thread(target=cancel)
+        thread.start()
+        yield client
+        ended.set()
+        thread.join()
+
+
+@SCHEMA.parametrize()
+@settings(
+    max_examples=max(CALLS // ROUTES, 1),
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+def test_no_call_makes_a_5xx_or_an_answer_that_is_not_documented(case: Any, door: httpx.Client) -> None:  # noqa: ANN401
+    excluded = [check for check in CHECKS.get_all() if check.__name__ in RULES_BEYOND_SCHEMA]
+    headers = {"Authorization": door.headers["authorization"]}
+    case.call_and_validate(base_url=str(door.base_url), headers=headers, excluded_checks=excluded)
+
+
+def test_every_route_is_called() -> None:
+    assert sum(len(methods) for methods in SCHEMA.raw_schema["paths"].values()) == ROUTES
