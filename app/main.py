@@ -10,6 +10,7 @@ from pydantic.json_schema import models_json_schema
 
 from app import problems
 from app.callers import RateLimitHeaders
+from app.metrics import MeasureRequests, RequestMetrics
 from app.routes import catalogue, generations, health, images, outputs, quotes
 from app.services import Services, opened
 from contracts.errors import Problem
@@ -74,6 +75,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     problems.install(app)
     app.add_middleware(RateLimitHeaders)
+    app.state.metrics = RequestMetrics()
+    app.add_middleware(MeasureRequests, metrics=app.state.metrics)
     routers = [module.router for module in (generations, outputs, quotes, images, catalogue, health)]
     for router in routers:
         app.include_router(router)

@@ -22,12 +22,6 @@ from tests.app.test_bad_input import UNKNOWN_ID, refused
 DAY = 24 * 3600
 
 
-@pytest.fixture(autouse=True)
-def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that was open looks for keys with every request: the tests share it."""
-    monkeypatch.setattr(access, "OPEN_SECONDS", 0.0)
-
-
 @pytest.fixture
 def as_key(client: httpx.Client, redis: Redis) -> Iterator[Callable[..., httpx.Client]]:
     """Make a key with limits; return a client that sends it."""

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from app import access
 from rollover import AsyncClient, AuthError, Client, NotFoundError, UnavailableError
 from rollover.serve import Stack, StackSettings
 
@@ -51,7 +50,6 @@ def table(output: str) -> list[list[str]]:
 @pytest.fixture
 def keys(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Keys:
     """Run the command on the server's own store."""
-    monkeypatch.setattr(access, "OPEN_SECONDS", 0.0)
     monkeypatch.delenv("ROLLOVER_API_KEY", raising=False)
     return lambda *arguments, code=0: run(*arguments, code=code, ROLLOVER_REDIS_URL=redis_url)
 
