@@ -39,7 +39,7 @@ test: $(INSTALLED) ## The whole test suite, in two processes (PROCESSES=2)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES)
 
 fuzz: $(INSTALLED) ## Call every route with what its OpenAPI document allows and does not (CALLS=5000)
-	@CALLS=$(CALLS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/app/test_fuzz.py --timeout 3600
+	@CALLS=$(CALLS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/app/test_fuzz.py --timeout 3600 --capture no
 
 check: $(INSTALLED) ## Formatting, lint, types and the arrows between packages
 	@$(BIN)/ruff format --check .

@@ -27,6 +27,7 @@ async def caller_of(
         ProblemError: 401, 403, or 429 for one request too many.
     """
     caller = await services.access.caller(bearer.credentials if bearer else None)
+    request.state.key = caller.owner
     if caller.requests:
         if caller.requests.left < 0:
             raise exhausted("rate_limited", caller.requests, "requests a minute")

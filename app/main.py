@@ -10,6 +10,7 @@ from pydantic.json_schema import models_json_schema
 
 from app import problems
 from app.callers import RateLimitHeaders
+from app.logs import RequestLog
 from app.metrics import MeasureRequests, RequestMetrics
 from app.routes import catalogue, generations, health, images, outputs, quotes
 from app.services import Services, opened
@@ -77,6 +78,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(RateLimitHeaders)
     app.state.metrics = RequestMetrics()
     app.add_middleware(MeasureRequests, metrics=app.state.metrics)
+    app.add_middleware(RequestLog)
     routers = [module.router for module in (generations, outputs, quotes, images, catalogue, health)]
     for router in routers:
         app.include_router(router)

@@ -66,6 +66,7 @@ async def submit(
     payload = await posted_json(request, services.settings.max_body_bytes)
     generation, submitted = await jobs.submit(services, caller, payload, idempotency_key)
     headers = {"Location": generation.urls.get}
+    request.state.generation = generation.id
     if submitted.nfe:
         tell(request, submitted.nfe)
     if submitted.repeated:

@@ -45,6 +45,7 @@ async def generate(request: Request, services: ServicesDep, caller: CallerDep) -
     """Search pictures as OpenAI's clients ask for them; the answer comes when the search has ended."""
     payload = await posted_json(request, services.settings.max_body_bytes)
     asked, generation, submitted = await images.submit(services, caller, payload)
+    request.state.generation = generation.id
     if submitted.nfe:
         tell(request, submitted.nfe)
     headers = {"Location": generation.urls.get}
