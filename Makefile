@@ -14,6 +14,7 @@ OUT ?= out
 PROCESSES ?= 2
 JOBS ?= 200
 SECONDS ?= 300
+CALLS ?= 5000
 export PROMPT NFE OUT
 
 # Pulls nothing from, and leaves nothing in, the Python around it.
@@ -22,7 +23,7 @@ unexport PYTHONHOME
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test chaos check format bench train-shapes lock clean
+.PHONY: help setup demo serve test chaos fuzz check format bench train-shapes lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +42,9 @@ test: $(INSTALLED) ## The whole test suite, in two processes (PROCESSES=2)
 
 chaos: $(INSTALLED) ## Kill the running service again and again and check every promise (JOBS=200 SECONDS=300)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos --jobs $(JOBS) --seconds $(SECONDS)
+
+fuzz: $(INSTALLED) ## Call every route with what its OpenAPI document allows and does not (CALLS=5000)
+	@CALLS=$(CALLS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/app/test_fuzz.py --timeout 3600 --capture no
 
 check: $(INSTALLED) ## Formatting, lint, types and the arrows between packages
 	@$(BIN)/ruff format --check .

@@ -5,6 +5,7 @@ import sys
 import uvicorn
 from pydantic import ValidationError
 
+from app import logs
 from app.main import create_app
 from contracts.settings import Settings
 
@@ -19,7 +20,15 @@ def main() -> int:
     except (ValidationError, ValueError) as error:
         sys.stderr.write(f"rollover: {error}\n")
         return 2
-    uvicorn.run(app, host=settings.host, port=settings.port, timeout_graceful_shutdown=DRAIN_SECONDS)
+    logs.configure()
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        log_config=None,
+        access_log=False,
+    )
     return 0
 
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 from fastapi import Request, Response
 
-IMMUTABLE = "public, max-age=31536000, immutable"
+IMMUTABLE = "private, max-age=31536000, immutable"
+"""Never changes, and is for the one who asked: a shared cache would give it to those without the key."""
 
 
 def tag_of(content: bytes) -> str:

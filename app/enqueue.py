@@ -1,29 +1,53 @@
-"""Put a job into Redis and into RQ's queue in one transaction."""
+"""Put a job into Redis and into RQ's queue, or refuse it, in one atomic step."""
 
 import hashlib
 import json
-from typing import cast
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
-from redis import Redis, WatchError
+from redis import Redis
 from redis.client import Pipeline
 from rq import Queue, Retry
 from rq.serializers import JSONSerializer
 
+from app.access import ANYBODY, Allowance, Caller, exhausted
 from app.problems import ProblemError
-from contracts.events import Queued
-from contracts.jobs import Record, Status
-from contracts.keys import JOB_FUNCTION, JOBS_KEY, idempotency_key, job_key, queue_name
+from app.submission import SETTLE_SCRIPT, SUBMIT_SCRIPT
+from contracts.events import EVENT_FIELD, Queued, encode
+from contracts.jobs import Record
+from contracts.keys import (
+    JOB_FUNCTION,
+    JOBS_KEY,
+    charges_key,
+    events_key,
+    idempotency_key,
+    job_key,
+    jobs_key,
+    queue_name,
+    spent_key,
+)
 from contracts.settings import Settings
-from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
 
 IDEMPOTENCY_TTL_SECONDS = 24 * 3600
 FAILURE_TTL_SECONDS = 24 * 3600
+DAY_SECONDS = 24 * 3600
+BUSY_RETRY_SECONDS = "5"
 
 
 def fingerprint(payload: object) -> str:
     """Return the hash of a posted body that does not depend on how its JSON was written."""
     canonical = json.dumps(payload, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """An accepted submission: its id, whether it repeats an earlier one, what the key has left today."""
+
+    id: str
+    repeated: bool = False
+    nfe: Allowance | None = None
 
 
 class Enqueuer:
@@ -38,75 +62,97 @@ class Enqueuer:
             for model in settings.models
         }
 
-    def submit(self, record: Record, body: str) -> str:
-        """Store and queue a job; return its id, or that of the job its idempotency key has made before.
+    def submit(self, record: Record, body: str, caller: Caller = ANYBODY) -> Submitted:
+        """Store and queue a job, or find the one its idempotency key has made before.
 
         Args:
             record: the new job.
             body: fingerprint of what was posted.
+            caller: whose limits apply; nothing is charged for what is refused or repeated.
 
         Raises:
-            ProblemError: the queue is full, or the key came with another body.
+            ProblemError: the queue is full, the key came with another body, or a limit of the caller is met.
         """
-        while True:
-            try:
-                return self.earlier(record, body) or self.store(record, body)
-            except WatchError:
-                # The same key was used by another request in this moment: read what that one stored.
-                continue
+        keys = [
+            self.queues[record.request.model].key,
+            idempotency_key(record.idempotency_key or "", record.owner),
+            spent_key(record.owner or ""),
+            charges_key(record.owner or ""),
+        ]
+        args = [*self.terms(record, body, caller), *flat(self.writes(record))]
+        outcome, *facts = cast("list[Any]", self.redis.eval(SUBMIT_SCRIPT, len(keys), *keys, *args))
+        return self.answered(outcome.decode(), facts, record, caller)
 
-    def earlier(self, record: Record, body: str) -> str | None:
-        """Return the job that this submission repeats, if there is one."""
-        if record.idempotency_key is None:
-            return None
-        text = cast("bytes | None", self.redis.get(idempotency_key(record.idempotency_key)))
-        if text is None:
-            return None
-        entry = json.loads(text)
-        if entry["body"] != body:
-            detail = "This Idempotency-Key was used with another body."
-            raise ProblemError("idempotency_mismatch", detail)
-        return entry["id"]
+    def terms(self, record: Record, body: str, caller: Caller) -> list[str | int]:
+        """Return the first arguments of `SUBMIT_SCRIPT`: on what terms the job is accepted."""
+        limits = caller.key
+        return [
+            record.id,
+            body if record.idempotency_key else "",
+            IDEMPOTENCY_TTL_SECONDS,
+            self.settings.max_queue,
+            record.owner or "",
+            record.request.budget.nfe,
+            (limits and limits.nfe_per_day) or "",
+            (limits and limits.concurrent) or "",
+        ]
 
-    def store(self, record: Record, body: str) -> str:
-        """Write everything a new job consists of in one MULTI."""
-        queue = self.queues[record.request.model]
-        if queue.count >= self.settings.max_queue:
-            raise ProblemError("queue_full", f"{self.settings.max_queue} generations wait already.")
-        with self.redis.pipeline(transaction=True) as pipeline:
-            self.begin(pipeline, record, body)
-            keys = write_keys(record.id)
-            pipeline.hset(job_key(record.id), mapping=cast("dict", record.to_hash()))
-            args = write_args(allowed=[Status.QUEUED], events=[Queued()])
-            pipeline.eval(WRITE_SCRIPT, len(keys), *keys, *args)
-            pipeline.zadd(JOBS_KEY, {record.id: 0})
-            queue.enqueue_call(
-                JOB_FUNCTION,
-                args=[record.id],
-                job_id=record.id,
-                timeout=self.settings.job_timeout_seconds,
-                result_ttl=0,
-                failure_ttl=FAILURE_TTL_SECONDS,
-                retry=self.retry(),
-                pipeline=pipeline,
-            )
-            pipeline.execute()
-        return record.id
+    def writes(self, record: Record) -> Pipeline:
+        """Return the commands that a new job consists of, not sent."""
+        pipeline = self.redis.pipeline()
+        self.queues[record.request.model].enqueue_call(
+            JOB_FUNCTION,
+            args=[record.id],
+            job_id=record.id,
+            timeout=self.settings.job_timeout_seconds,
+            result_ttl=0,
+            failure_ttl=FAILURE_TTL_SECONDS,
+            retry=self.retry(),
+            pipeline=pipeline,
+        )
+        record = record.model_copy(update={"events": 1, "status_sequence": 1})
+        pipeline.hset(job_key(record.id), mapping=cast("dict", record.to_hash()))
+        event = f'{{"seq":1,{encode(Queued())[1:]}'
+        pipeline.xadd(events_key(record.id), {EVENT_FIELD: event}, id="1-0")
+        for key in dict.fromkeys([JOBS_KEY, jobs_key(record.owner)]):
+            pipeline.zadd(key, {record.id: 0})
+        return pipeline
 
-    def begin(self, pipeline: Pipeline, record: Record, body: str) -> None:
-        """Open the transaction, and claim the job's idempotency key in it if it has one."""
-        if record.idempotency_key is None:
-            pipeline.multi()
-            return
-        key = idempotency_key(record.idempotency_key)
-        pipeline.watch(key)
-        if pipeline.exists(key):
-            raise WatchError
-        pipeline.multi()
-        entry = json.dumps({"id": record.id, "body": body})
-        pipeline.set(key, entry, ex=IDEMPOTENCY_TTL_SECONDS)
+    def answered(self, outcome: str, facts: Sequence[Any], record: Record, caller: Caller) -> Submitted:
+        """Read what `SUBMIT_SCRIPT` returned."""
+        daily = caller.key.nfe_per_day if caller.key else None
+        allowance = None
+        if outcome in ("stored", "nfe_exhausted") and daily:
+            left, reset = facts
+            allowance = Allowance("nfe", daily, DAY_SECONDS, left, reset)
+        if outcome == "stored":
+            return Submitted(record.id, nfe=allowance)
+        if outcome == "repeated":
+            return Submitted(facts[0].decode(), repeated=True)
+        raise self.refusal(outcome, allowance, facts)
+
+    def refusal(self, outcome: str, allowance: Allowance | None, facts: Sequence[Any]) -> ProblemError:
+        """Build the error for a submission that was not accepted."""
+        if outcome == "mismatch":
+            return ProblemError("idempotency_mismatch", "This Idempotency-Key was used with another body.")
+        if outcome == "queue_full":
+            return ProblemError("queue_full", f"{self.settings.max_queue} generations wait already.")
+        if allowance:
+            return exhausted("nfe_exhausted", allowance, "NFE a day")
+        detail = f"This API key may have {facts[0]} generations waiting or running at once."
+        return ProblemError("too_many_generations", detail, headers={"Retry-After": BUSY_RETRY_SECONDS})
+
+    def settle(self, owner: str) -> None:
+        """Give back what the ended jobs of a key were charged and did not spend."""
+        self.redis.eval(SETTLE_SCRIPT, 2, spent_key(owner), charges_key(owner))
 
     def retry(self) -> Retry | None:
         """RQ's retries: one fewer than the executions allowed, at once."""
         retries = self.settings.max_attempts - 1
         return Retry(max=retries) if retries else None
+
+
+def flat(pipeline: Pipeline) -> list[Any]:
+    """Return the commands of a pipeline as `SUBMIT_SCRIPT` takes them: each with its length before it."""
+    commands = [command for command, _options in pipeline.command_stack]
+    return [part for command in commands for part in (len(command), *command)]

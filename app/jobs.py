@@ -2,10 +2,12 @@
 
 import asyncio
 import re
+from collections import Counter
 
 from redis.exceptions import RedisError
 
-from app.enqueue import fingerprint
+from app.access import Caller
+from app.enqueue import Submitted, fingerprint
 from app.problems import ProblemError
 from app.services import Services
 from contracts.events import Canceled
@@ -20,40 +22,59 @@ from contracts.jobs import (
     hash_fields,
     now,
 )
+from contracts.quotes import Quote, quote
 from contracts.resolution import accept
 
 SCAN_CHUNK = 101
 SCAN_LIMIT = 1000
 
 
-async def submit(services: Services, payload: object, key: str | None) -> tuple[Generation, bool]:
-    """Accept a submission and queue it; return its document and whether it repeats an earlier one.
+async def submit(
+    services: Services, caller: Caller, payload: object, key: str | None
+) -> tuple[Generation, Submitted]:
+    """Accept a submission and queue it; return its document and how it was accepted.
 
     Raises:
         InvalidRequestError: it cannot be run.
-        ProblemError: the queue is full, or the key came with another body.
+        ProblemError: the queue is full, the key came with another body, or a limit of the caller is met.
     """
-    resolved = accept(payload, services.settings.models, services.settings.caps)
-    record = Record.new(resolved, key)
-    stored = await asyncio.to_thread(services.enqueuer.submit, record, fingerprint(payload))
-    return await get(services, stored), stored != record.id
+    resolved = accept(payload, services.settings.models, caller.caps(services.settings.caps))
+    record = Record.new(resolved, key, caller.owner)
+    stored = await asyncio.to_thread(services.enqueuer.submit, record, fingerprint(payload), caller)
+    return await get(services, caller, stored.id), stored
 
 
-async def existing(services: Services, generation: str) -> Record:
-    """Return a job's record.
+async def quoted(services: Services, caller: Caller, payload: object) -> Quote:
+    """Say what a submission would do and take now.
 
     Raises:
-        ProblemError: there is none.
+        InvalidRequestError: it could not be run.
+    """
+    resolved = accept(payload, services.settings.models, caller.caps(services.settings.caps))
+    pace, position, workers = await asyncio.gather(
+        services.store.pace(resolved.model),
+        services.store.queue_length(resolved.model),
+        services.store.workers(),
+    )
+    states = Counter(worker.state.value for worker in workers if worker.model == resolved.model)
+    return quote(resolved, pace, position, states)
+
+
+async def existing(services: Services, caller: Caller, generation: str) -> Record:
+    """Return the record of one of the caller's jobs.
+
+    Raises:
+        ProblemError: the caller has none with this id, whether or not another has.
     """
     record = await services.store.record(generation) if re.match(ID_PATTERN, generation) else None
-    if record is None:
+    if record is None or record.owner != caller.owner:
         raise ProblemError("generation_not_found", "No generation has this id.")
     return record
 
 
-async def get(services: Services, generation: str) -> Generation:
+async def get(services: Services, caller: Caller, generation: str) -> Generation:
     """Return a job's document."""
-    [found] = await documents(services, [await existing(services, generation)])
+    [found] = await documents(services, [await existing(services, caller, generation)])
     return found
 
 
@@ -68,7 +89,7 @@ async def documents(services: Services, records: list[Record]) -> list[Generatio
     return [document(record, positions.get(record.id)) for record in records]
 
 
-async def wait(services: Services, submitted: Generation, seconds: float) -> Generation:
+async def wait(services: Services, caller: Caller, submitted: Generation, seconds: float) -> Generation:
     """Return a job's document once it has ended, or as it is after `seconds`."""
     if not submitted.status.final:
         try:
@@ -80,18 +101,20 @@ async def wait(services: Services, submitted: Generation, seconds: float) -> Gen
         except RedisError:
             # The job is accepted all the same; the client will ask again.
             return submitted
-    return await get(services, submitted.id)
+    return await get(services, caller, submitted.id)
 
 
-async def listed(services: Services, limit: int, status: Status | None, cursor: str | None) -> GenerationList:
-    """Return jobs from the newest down, those older than `cursor` if it is given.
+async def listed(
+    services: Services, caller: Caller, limit: int, status: Status | None, cursor: str | None
+) -> GenerationList:
+    """Return the caller's jobs from the newest down, those older than `cursor` if it is given.
 
     A page may hold fewer than `limit`, even none, and still have a `next_cursor`: a search for a rare
     status looks at a limited number of jobs at a time.
     """
     chosen: list[str] = []
     for _ in range(0, SCAN_LIMIT, SCAN_CHUNK):
-        ids = await services.store.newest(SCAN_CHUNK, cursor)
+        ids = await services.store.newest(caller.owner, SCAN_CHUNK, cursor)
         for generation, found in zip(ids, await services.store.statuses(ids), strict=True):
             if len(chosen) == limit:
                 return await page(services, chosen, cursor)
@@ -109,13 +132,13 @@ async def page(services: Services, chosen: list[str], next_cursor: str | None) -
     return GenerationList(data=await documents(services, records), next_cursor=next_cursor)
 
 
-async def cancel(services: Services, generation: str) -> Generation:
+async def cancel(services: Services, caller: Caller, generation: str) -> Generation:
     """Cancel a job: at once where it waits, within one step of the search where it runs.
 
     Raises:
         ProblemError: there is no such job, or it has ended.
     """
-    record = await existing(services, generation)
+    record = await existing(services, caller, generation)
     ended, _ = await services.store.write(
         generation,
         allowed=[Status.QUEUED],
@@ -125,16 +148,16 @@ async def cancel(services: Services, generation: str) -> Generation:
     )
     if ended:
         await services.store.withdraw(record)
-        return await get(services, generation)
+        return await get(services, caller, generation)
     asked, status = await services.store.write(
         generation, allowed=[Status.RUNNING], fields=hash_fields(cancel_requested=True)
     )
     if not asked:
         raise wrong_state(status, "An ended generation cannot be canceled.")
-    return await get(services, generation)
+    return await get(services, caller, generation)
 
 
-async def delete(services: Services, generation: str) -> None:
+async def delete(services: Services, caller: Caller, generation: str) -> None:
     """Remove an ended job with its events and artifacts.
 
     Artifacts go first: if that fails half-way, the job is still there and can be deleted again.
@@ -142,9 +165,11 @@ async def delete(services: Services, generation: str) -> None:
     Raises:
         ProblemError: there is no such job, or it has not ended.
     """
-    record = await existing(services, generation)
+    record = await existing(services, caller, generation)
     if not record.status.final:
         raise wrong_state(record.status, "Cancel the generation before deleting it.")
+    if record.owner:
+        await asyncio.to_thread(services.enqueuer.settle, record.owner)
     await services.artifacts.remove(generation)
     await services.store.delete(record, FINAL_STATUSES)
 

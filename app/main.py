@@ -9,10 +9,14 @@ from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
 from app import problems
-from app.routes import catalogue, generations, health, outputs
+from app.callers import RateLimitHeaders
+from app.logs import RequestLog
+from app.metrics import MeasureRequests, RequestMetrics
+from app.routes import catalogue, generations, health, images, outputs, quotes
 from app.services import Services, opened
 from contracts.errors import Problem
 from contracts.events import EVENT
+from contracts.openai import OpenAIImageRequest
 from contracts.requests import GenerationRequest
 from contracts.settings import Settings
 
@@ -32,8 +36,14 @@ class Application(FastAPI):
         """Return the OpenAPI document."""
         if self.openapi_schema is None:
             schemas = super().openapi().setdefault("components", {}).setdefault("schemas", {})
-            wanted = [(GenerationRequest, "validation"), (Problem, "serialization")]
-            _, definitions = models_json_schema(wanted, ref_template=SCHEMA_REF)
+            _, definitions = models_json_schema(
+                [
+                    (GenerationRequest, "validation"),
+                    (OpenAIImageRequest, "validation"),
+                    (Problem, "serialization"),
+                ],
+                ref_template=SCHEMA_REF,
+            )
             events = EVENT.json_schema(ref_template=SCHEMA_REF)
             schemas |= definitions["$defs"] | events.pop("$defs") | {"Event": events}
         return super().openapi()
@@ -65,7 +75,11 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     problems.install(app)
-    routers = [module.router for module in (generations, outputs, catalogue, health)]
+    app.add_middleware(RateLimitHeaders)
+    app.state.metrics = RequestMetrics()
+    app.add_middleware(MeasureRequests, metrics=app.state.metrics)
+    app.add_middleware(RequestLog)
+    routers = [module.router for module in (generations, outputs, quotes, images, catalogue, health)]
     for router in routers:
         app.include_router(router)
     app.state.routes = [route for router in routers for route in router.routes]

@@ -89,16 +89,22 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, on_defect)
 
 
-async def on_problem(_request: Request, error: Exception) -> Response:
+async def on_problem(request: Request, error: Exception) -> Response:
     """Answer an error that a service function raised."""
     assert isinstance(error, ProblemError)  # noqa: S101 (registered for it)
-    return problem_response(error.code, error.detail, **error.members)
+    return problem_response(error.code, error.detail, **error.members, **for_openai(request, error))
 
 
-async def on_invalid_request(_request: Request, error: Exception) -> Response:
+async def on_invalid_request(request: Request, error: Exception) -> Response:
     """Answer a submission that cannot be accepted."""
     assert isinstance(error, InvalidRequestError)  # noqa: S101 (registered for it)
-    return problem_response("invalid_request", "The submission cannot be used.", errors=error.problems)
+    detail = "The submission cannot be used."
+    return problem_response("invalid_request", detail, errors=error.problems, **for_openai(request, error))
+
+
+def for_openai(request: Request, error: Exception) -> dict[str, Any]:
+    """Return the member that OpenAI's clients show, and all they show, where one of them is asking."""
+    return {"message": str(error)} if request.url.path.startswith("/v1/images/") else {}
 
 
 async def on_invalid_parameters(_request: Request, error: Exception) -> Response:

@@ -10,6 +10,7 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from app.access import Access
 from app.artifacts import Artifacts
 from app.enqueue import Enqueuer
 from app.store import Store, connect
@@ -18,12 +19,13 @@ from contracts.settings import Settings
 
 @dataclass(frozen=True)
 class Services:
-    """The server's settings and its two stores."""
+    """The server's settings, its two stores, and its door."""
 
     settings: Settings
     store: Store
     enqueuer: Enqueuer
     artifacts: Artifacts
+    access: Access
 
 
 @asynccontextmanager
@@ -40,6 +42,7 @@ async def opened(settings: Settings, redis_url: str) -> AsyncIterator[Services]:
             store=Store(redis),
             enqueuer=Enqueuer(queueing, settings),
             artifacts=Artifacts(settings.artifacts),
+            access=Access(redis, local=settings.local),
         )
     finally:
         queueing.close()

@@ -19,9 +19,12 @@ from contracts.keys import (
     events_key,
     idempotency_key,
     job_key,
+    jobs_key,
+    pace_key,
     queue_name,
     worker_key,
 )
+from contracts.quotes import Pace
 from contracts.transitions import DELETE_SCRIPT, WRITE_SCRIPT, write_args, write_keys
 
 MAX_CONNECTIONS = 10_000
@@ -88,10 +91,10 @@ class Store:
             pipeline.hget(job_key(generation), "status")
         return await pipeline.execute()
 
-    async def newest(self, count: int, before: str | None = None) -> list[str]:
-        """Return ids from the newest down, from the one just older than `before`."""
+    async def newest(self, owner: str | None, count: int, before: str | None = None) -> list[str]:
+        """Return ids of an owner's jobs from the newest down, from the one just older than `before`."""
         ceiling = f"({before}" if before else "+"
-        return await self.redis.zrevrangebylex(JOBS_KEY, ceiling, "-", start=0, num=count)
+        return await self.redis.zrevrangebylex(jobs_key(owner), ceiling, "-", start=0, num=count)
 
     async def queue_positions(self, records: Sequence[Record]) -> list[int | None]:
         """Return how many generations wait ahead of each job, None for those that do not wait."""
@@ -99,6 +102,10 @@ class Store:
         for record in records:
             pipeline.lpos(waiting_key(record.request.model), record.id)
         return await pipeline.execute()
+
+    async def pace(self, model: str) -> Pace:
+        """Return how fast a model's jobs went lately."""
+        return Pace.from_hash(await self.redis.hgetall(pace_key(model)))
 
     async def queue_length(self, model: str) -> int:
         """Return how many generations wait for a model."""
@@ -129,7 +136,7 @@ class Store:
         """Forget a job if its status allows; return whether it did, and the status afterwards."""
         keys = [*write_keys(record.id), JOBS_KEY, Job.key_for(record.id)]
         if record.idempotency_key:
-            keys.append(idempotency_key(record.idempotency_key))
+            keys.append(idempotency_key(record.idempotency_key, record.owner))
         args = [record.id, ",".join(allowed)]
         applied, after = await self.redis.eval(DELETE_SCRIPT, len(keys), *keys, *args)
         return bool(applied), after

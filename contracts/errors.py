@@ -19,6 +19,14 @@ class ErrorKind:
 ERRORS = MappingProxyType(
     {
         "malformed_json": ErrorKind(400, "Malformed JSON", "The body is not UTF-8 encoded JSON."),
+        "unauthorized": ErrorKind(
+            401, "Unauthorized", "The request has no valid API key: `Authorization: Bearer KEY`."
+        ),
+        "no_keys": ErrorKind(
+            403,
+            "No API keys",
+            "The server can be reached from other machines and has no API key yet: it serves nobody.",
+        ),
         "not_found": ErrorKind(404, "Not found", "No such route."),
         "generation_not_found": ErrorKind(404, "Generation not found", "No generation has this id."),
         "artifact_not_found": ErrorKind(
@@ -39,6 +47,20 @@ ERRORS = MappingProxyType(
         ),
         "idempotency_mismatch": ErrorKind(
             422, "Idempotency key reused", "The key belongs to a submission with another body."
+        ),
+        "generation_failed": ErrorKind(
+            422, "Generation failed", "The search behind an OpenAI request ended without a picture."
+        ),
+        "rate_limited": ErrorKind(
+            429, "Too many requests", "The key's requests of this minute are used up; see `Retry-After`."
+        ),
+        "nfe_exhausted": ErrorKind(
+            429, "NFE used up", "The budget is more than the key has left today (UTC); see `Retry-After`."
+        ),
+        "too_many_generations": ErrorKind(
+            429,
+            "Too many generations",
+            "As many of the key's generations wait or run as it may have at once.",
         ),
         "internal_error": ErrorKind(500, "Internal error", "A defect of the server; see its log."),
         "queue_full": ErrorKind(
@@ -66,6 +88,8 @@ ERRORS = MappingProxyType(
 
 ErrorCode = Literal[
     "malformed_json",
+    "unauthorized",
+    "no_keys",
     "not_found",
     "generation_not_found",
     "artifact_not_found",
@@ -75,6 +99,10 @@ ErrorCode = Literal[
     "unsupported_media_type",
     "invalid_request",
     "idempotency_mismatch",
+    "generation_failed",
+    "rate_limited",
+    "nfe_exhausted",
+    "too_many_generations",
     "internal_error",
     "queue_full",
     "redis_unavailable",
@@ -121,6 +149,7 @@ class Problem(BaseModel):
     code: ErrorCode
     errors: list[FieldProblem] | None = None
     reasons: list[str] | None = Field(default=None, description="`not_ready` only")
+    message: str | None = Field(default=None, description="what OpenAI's clients show; on their route only")
     generation_status: str | None = Field(default=None, description="`wrong_state` only")
 
 

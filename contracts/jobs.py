@@ -204,18 +204,22 @@ class Record(Document):
     error: JobError | None = None
     cancel_requested: bool = False
     idempotency_key: str | None = None
+    owner: str | None = Field(default=None, description="id of the API key that submitted it")
     created_at: datetime
     started_at: datetime | None = None
     completed_at: datetime | None = None
 
     @classmethod
-    def new(cls, request: ResolvedRequest, idempotency_key: str | None = None) -> Self:
+    def new(
+        cls, request: ResolvedRequest, idempotency_key: str | None = None, owner: str | None = None
+    ) -> Self:
         """Return the record of a job submitted now."""
         return cls(
             id=new_id(),
             request=request,
             progress=Progress(nfe_budget=request.budget.nfe, levels=request.sampler.steps),
             idempotency_key=idempotency_key,
+            owner=owner,
             created_at=now(),
         )
 

@@ -3,6 +3,8 @@
 PREFIX = "rollover:"
 JOBS_KEY = PREFIX + "jobs"
 """Sorted set of all generation ids, every score 0: ids sort by time, so their lexical order is by age."""
+KEYRING_KEY = PREFIX + "keys"
+"""Hash: id of each API key -> the key as JSON, revoked ones included; without it the server has no keys."""
 WORKERS_KEY = PREFIX + "workers"
 """Set of the names of workers; those without a `worker_key` are gone."""
 JOB_FUNCTION = "workers.jobs.run_generation"
@@ -20,9 +22,29 @@ def events_key(generation: str) -> str:
     return f"{PREFIX}job:{generation}:events"
 
 
-def idempotency_key(key: str) -> str:
-    """String: which generation an Idempotency-Key made, and the hash of its body."""
-    return f"{PREFIX}idempotency:{key}"
+def jobs_key(owner: str | None) -> str:
+    """Sorted set like `JOBS_KEY` of one API key's generations; `JOBS_KEY` itself where there are no keys."""
+    return f"{PREFIX}key:{owner}:jobs" if owner else JOBS_KEY
+
+
+def requests_key(owner: str) -> str:
+    """String: requests of an API key in the minute that its time to live ends."""
+    return f"{PREFIX}key:{owner}:requests"
+
+
+def spent_key(owner: str) -> str:
+    """Hash: `day` (days since 1970, UTC) and `nfe`, what an API key was charged on that day."""
+    return f"{PREFIX}key:{owner}:spent"
+
+
+def charges_key(owner: str) -> str:
+    """Hash: generation -> `day:nfe`, for each whose charge is not settled yet because it may still run."""
+    return f"{PREFIX}key:{owner}:charges"
+
+
+def idempotency_key(key: str, owner: str | None = None) -> str:
+    """String: which generation an Idempotency-Key of an API key made, and the hash of its body."""
+    return f"{PREFIX}idempotency:{owner or ''}:{key}"
 
 
 def worker_key(name: str) -> str:
@@ -33,6 +55,11 @@ def worker_key(name: str) -> str:
 def queue_name(model: str) -> str:
     """Name of the RQ queue of a model."""
     return f"rollover:{model}"
+
+
+def pace_key(model: str) -> str:
+    """Hash: `contracts.quotes.Pace` of a model."""
+    return f"{PREFIX}pace:{model}"
 
 
 def image_path(generation: str, index: int, extension: str) -> str:

@@ -101,7 +101,8 @@ class ResolvedRequest(Strict):
 
 @dataclass(frozen=True)
 class Caps:
-    """What a server allows in one submission."""
+    """What a server allows in one submission; `whose` limit `max_nfe` is, for the refusal."""
 
     max_nfe: int = 5000
     max_prompt_chars: int = 2000
+    whose: str = "on this server"

@@ -258,7 +258,7 @@ def budget_problems(resolved: ResolvedRequest, caps: Caps) -> list[FieldProblem]
     """The NFE budget pays for the strategy's least search and stays under the cap."""
     nfe, needed = resolved.budget.nfe, needed_nfe(resolved)
     if nfe > caps.max_nfe:
-        return [FieldProblem(pointer="/budget/nfe", detail=f"Must be at most {caps.max_nfe} on this server.")]
+        return [FieldProblem(pointer="/budget/nfe", detail=f"Must be at most {caps.max_nfe} {caps.whose}.")]
     if nfe < needed:
         strategy = resolved.search.strategy
         detail = (

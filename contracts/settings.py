@@ -1,5 +1,6 @@
 """Settings of the server and its workers, read once from `ROLLOVER_*` environment variables."""
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -70,6 +71,14 @@ class Settings(BaseSettings):
     def artifacts(self) -> str:
         """URL of the artifact store."""
         return self.artifacts_url or str(self.data_dir / "artifacts")
+
+    @property
+    def local(self) -> bool:
+        """Whether the API can be reached from its own machine only."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
     @property
     def caps(self) -> Caps:

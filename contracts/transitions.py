@@ -33,6 +33,19 @@ for i = 5 + 2 * fields, #ARGV do
 end
 redis.call('HSET', KEYS[1], 'events', last)
 redis.call('HINCRBY', KEYS[1], 'status_sequence', 1)
+-- The pace of a model, for quotes (`contracts.quotes.Pace`). A job that began anew says nothing of it.
+if ARGV[3] == 'succeeded' and redis.call('HGET', KEYS[1], 'attempts') == '1' then
+  local facts = redis.call('HMGET', KEYS[1], 'usage', 'request')
+  local usage = facts[1] and cjson.decode(facts[1])
+  if usage and usage.seconds.total > 0 then
+    local pace = 'rollover:pace:' .. cjson.decode(facts[2]).model
+    local news = {jobs = 1, nfe = usage.nfe_spent, seconds = usage.seconds.total}
+    for name, value in pairs(news) do
+      local before = tonumber(redis.call('HGET', pace, name) or '0')
+      redis.call('HSET', pace, name, tostring(0.8 * before + value))
+    end
+  end
+end
 return {1, status, last}
 """
 """Returns [applied (0 or 1), status afterwards (or 'deleted'), seq of the last event]."""
@@ -43,6 +56,8 @@ local status = redis.call('HGET', KEYS[1], 'status')
 if not status then return {0, 'deleted'} end
 if not string.find(',' .. ARGV[2] .. ',', ',' .. status .. ',', 1, true) then return {0, status} end
 redis.call('ZREM', KEYS[3], ARGV[1])
+local owner = redis.call('HGET', KEYS[1], 'owner')
+if owner then redis.call('ZREM', 'rollover:key:' .. owner .. ':jobs', ARGV[1]) end
 redis.call('DEL', KEYS[1], KEYS[2])
 for i = 4, #KEYS do redis.call('DEL', KEYS[i]) end
 return {1, 'deleted'}

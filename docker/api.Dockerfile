@@ -16,7 +16,7 @@ RUN pip install -c requirements.lock '.[api]'
 RUN useradd --uid 10001 --create-home rollover && install -d -o rollover -g rollover /var/lib/rollover
 USER rollover
 
-# A container is reached through its own address; who may reach it is decided where its port is published.
+# A container is reached through its own address, so the API asks for a key: `rollover keys create NAME` in it.
 ENV ROLLOVER_HOST=0.0.0.0 ROLLOVER_PORT=8000 ROLLOVER_DATA_DIR=/var/lib/rollover
 VOLUME /var/lib/rollover
 EXPOSE 8000

@@ -4,6 +4,7 @@ from rollover.client import AsyncClient, Client
 from rollover.documents import Event, Generation, JobError, Page, Progress, Result, ResultImage
 from rollover.errors import (
     ApiError,
+    AuthError,
     ConflictError,
     ConnectionFailedError,
     InvalidField,
@@ -17,6 +18,7 @@ from rollover.errors import (
 __all__ = [
     "ApiError",
     "AsyncClient",
+    "AuthError",
     "Client",
     "ConflictError",
     "ConnectionFailedError",

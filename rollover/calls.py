@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote as quoted
 
 import httpx
 
@@ -64,6 +64,11 @@ def body_of(
     return body
 
 
+def quote(body: Mapping[str, Any]) -> Call[dict[str, Any]]:
+    """Ask what a job would take."""
+    return Call("POST", "/v1/quotes", _json, json=body)
+
+
 def get(job_id: str) -> Call[Generation]:
     """Read a job document."""
     return Call("GET", _job(job_id), _document)
@@ -113,7 +118,7 @@ def events_path(job_id: str) -> str:
 
 
 def _job(job_id: str) -> str:
-    return f"{JOBS}/{quote(job_id, safe='')}"
+    return f"{JOBS}/{quoted(job_id, safe='')}"
 
 
 def _document(response: httpx.Response) -> Generation:
@@ -130,6 +135,10 @@ def _content(response: httpx.Response) -> bytes:
 
 def _entries(response: httpx.Response) -> list[dict[str, Any]]:
     return response.json()["data"]
+
+
+def _json(response: httpx.Response) -> dict[str, Any]:
+    return response.json()
 
 
 def _page(response: httpx.Response) -> Page:

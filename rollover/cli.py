@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -15,10 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from rollover.client import Client, default_url
-from rollover.display import document_lines, follow, save, summary
+from rollover.display import document_lines, follow, quote_lines, save, summary
 from rollover.documents import Generation
 from rollover.errors import RolloverError
-from rollover.serve import Stack, StackSettings, serve, stopping_on_signals
+from rollover.serve import Stack, StackSettings, environment_of, module, serve, stopping_on_signals
 
 app = typer.Typer(
     name="rollover",
@@ -28,6 +29,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+keys = typer.Typer(no_args_is_help=True, help="API keys of the server whose store this machine can reach.")
+app.add_typer(keys, name="keys")
+
+DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept (ROLLOVER_DATA_DIR).")]
 Url = Annotated[
     str, typer.Option("--url", help="The server.", default_factory=default_url, envvar="ROLLOVER_URL")
 ]
@@ -48,9 +53,7 @@ Seed = Annotated[int | None, typer.Option("--seed", help="The same seed gives th
 def serve_command(
     host: Annotated[str | None, typer.Option(help="Address to listen on (ROLLOVER_HOST).")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one (ROLLOVER_PORT).")] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where everything is kept (ROLLOVER_DATA_DIR).")
-    ] = None,
+    data_dir: DataDir = None,
     model: Annotated[list[str] | None, typer.Option(help="One worker for each (ROLLOVER_MODELS).")] = None,
 ) -> None:
     """Start Valkey, the workers and the API; Ctrl-C stops them all."""
@@ -80,6 +83,7 @@ def generate(  # noqa: PLR0913, PLR0917 -- one argument for each option
     budget: Annotated[
         list[str] | None, typer.Option(help="KEY=VALUE of the budget, such as seconds=30.")
     ] = None,
+    quote: Annotated[bool, typer.Option("--quote", help="Only say what it would take.")] = False,  # noqa: FBT002
 ) -> None:
     """Search one image, showing the search as it runs; writes the image and its trace."""
     with _errors_as_exit(), Client(url) as client:
@@ -93,6 +97,9 @@ def generate(  # noqa: PLR0913, PLR0917 -- one argument for each option
             "budget": _pairs(budget),
         }
         fields = {name: value for name, value in given.items() if value is not None}
+        if quote:
+            typer.echo(quote_lines(client.quote(prompt, reward=_rewards(reward), nfe=nfe, **fields)))
+            return
         job = client.submit(prompt, reward=_rewards(reward), nfe=nfe, **fields)
         _finish(client, job, out)
 
@@ -109,7 +116,7 @@ def demo(
     """Start everything on a free port, search one image over HTTP, and stop everything."""
     with _errors_as_exit(), tempfile.TemporaryDirectory(prefix="rollover-demo-") as data_dir:
         settings = StackSettings.from_environment(os.environ)
-        settings = replace(settings, port=0, data_dir=Path(data_dir), redis_url=None)
+        settings = replace(settings, host="127.0.0.1", port=0, data_dir=Path(data_dir), redis_url=None)
         with stopping_on_signals(), Stack(settings, _say) as stack, Client(stack.url) as client:
             fields: dict[str, Any] = {"held_out": held_out} if held_out else {}
             _finish(client, client.submit(prompt, reward=_rewards(reward), nfe=nfe, seed=seed, **fields), out)
@@ -141,6 +148,52 @@ def rewards(url: Url) -> None:
     """List the rewards of the server."""
     with _errors_as_exit(), Client(url) as client:
         _table(client.rewards(), ["name", "range", "differentiable", "licence"])
+
+
+@keys.command("create")
+def create_key(
+    name: Annotated[str, typer.Argument(help="Whose it is, or what it is for.")],
+    requests_per_minute: Annotated[int | None, typer.Option(min=1, help="Default: no limit.")] = None,
+    nfe_per_day: Annotated[int | None, typer.Option(min=1, help="By UTC. Default: no limit.")] = None,
+    concurrent: Annotated[
+        int | None, typer.Option(min=1, help="Jobs that may wait or run at once. Default: no limit.")
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a key and show it, once. From the first key on, every request needs one."""
+    limits = {
+        "requests-per-minute": requests_per_minute,
+        "nfe-per-day": nfe_per_day,
+        "concurrent": concurrent,
+    }
+    given = [f"--{limit}={value}" for limit, value in limits.items() if value is not None]
+    _keys(data_dir, "create", *given, "--", name)
+
+
+@keys.command("list")
+def list_keys(data_dir: DataDir = None) -> None:
+    """Show every key with its limits; the secrets are stored nowhere."""
+    _keys(data_dir, "list")
+
+
+@keys.command("revoke")
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `rollover keys list` shows it.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Make a key useless from the next request on."""
+    _keys(data_dir, "revoke", "--", key_id)
+
+
+def _keys(data_dir: Path | None, *arguments: str) -> None:
+    """Run the server's own program for its keys, which alone knows how they are stored."""
+    with _errors_as_exit():
+        settings = StackSettings.from_environment(os.environ)
+        settings = replace(settings, data_dir=data_dir or settings.data_dir)
+        with Stack(settings, lambda _: None).store() as redis_url:
+            environment = environment_of(settings, redis_url, settings.port)
+            code = subprocess.run(module("app.keys", *arguments), env=environment, check=False).returncode
+    raise typer.Exit(code)
 
 
 def _finish(client: Client, job: Generation, out: Path) -> None:

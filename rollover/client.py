@@ -48,6 +48,11 @@ def default_url() -> str:
     return os.environ.get("ROLLOVER_URL", DEFAULT_URL)
 
 
+def default_key() -> str | None:
+    """``ROLLOVER_API_KEY`` of the environment; None where it is not set."""
+    return os.environ.get("ROLLOVER_API_KEY") or None
+
+
 def pause(attempt: int) -> float:
     """Seconds to wait before attempt number ``attempt`` + 1: 0.2, 0.4, 0.8, ... 3."""
     return min(0.2 * 2.0 ** (attempt - 1), LONGEST_PAUSE)
@@ -55,7 +60,8 @@ def pause(attempt: int) -> float:
 
 def _options(base_url: str | None, api_key: str | None, timeout: float) -> dict[str, Any]:
     url = base_url or default_url()
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    secret = api_key or default_key()
+    headers = {"Authorization": f"Bearer {secret}"} if secret else {}
     local = urlsplit(url).hostname in {"127.0.0.1", "localhost", "::1"}
     # A proxy named in the environment cannot reach this machine's own loopback.
     return {"base_url": url, "headers": headers, "timeout": timeout, "trust_env": not local}
@@ -103,7 +109,7 @@ class Client:
 
     Args:
         base_url: the server; ``ROLLOVER_URL`` or http://127.0.0.1:8000 where not given.
-        api_key: sent as a bearer token, where the server asks for one.
+        api_key: sent as a bearer token, where the server asks for one; ``ROLLOVER_API_KEY`` where not given.
         timeout: seconds for one request; streams and held answers wait longer.
         transport: an httpx transport to use in place of the network.
 
@@ -156,6 +162,17 @@ class Client:
         body = calls.body_of(prompt, reward, nfe, fields)
         call = calls.submit(body, idempotency_key or uuid.uuid4().hex, hold)
         return self._call(call)
+
+    def quote(
+        self,
+        prompt: str,
+        *,
+        reward: Reward | Sequence[Reward] | None = None,
+        nfe: int | None = None,
+        **fields: Any,  # noqa: ANN401 -- any JSON the API takes
+    ) -> dict[str, Any]:
+        """What the same job would do and take, as the API documents it; nothing is queued."""
+        return self._call(calls.quote(calls.body_of(prompt, reward, nfe, fields)))
 
     def get(self, job_id: str) -> Generation:
         """The job document."""
@@ -301,6 +318,17 @@ class AsyncClient:
         body = calls.body_of(prompt, reward, nfe, fields)
         call = calls.submit(body, idempotency_key or uuid.uuid4().hex, hold)
         return await self._call(call)
+
+    async def quote(
+        self,
+        prompt: str,
+        *,
+        reward: Reward | Sequence[Reward] | None = None,
+        nfe: int | None = None,
+        **fields: Any,  # noqa: ANN401 -- any JSON the API takes
+    ) -> dict[str, Any]:
+        """What the same job would do and take; see :meth:`Client.quote`."""
+        return await self._call(calls.quote(calls.body_of(prompt, reward, nfe, fields)))
 
     async def get(self, job_id: str) -> Generation:
         """The job document."""

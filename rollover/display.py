@@ -119,6 +119,31 @@ def summary(job: Generation, images: list[Path], trace: Path) -> str:
     return "\n".join(f"{name:<14} {value}" for name, value in lines)
 
 
+def quote_lines(quote: dict[str, Any]) -> str:
+    """A quote, for a person."""
+    plan, queue = quote["plan"], quote["queue"]
+    layout = "as the search goes"
+    if plan["runs"] is not None:
+        layout = f"{plan['runs']} runs of {plan['steps']} steps"
+    elif plan["levels"] is not None:
+        layout = (
+            f"{plan['initial_noises']} initial noises, {plan['levels']} levels x {plan['chains']} chains "
+            f"x {plan['quota']} draws, {plan['finish_steps']} to finish"
+        )
+    lines = [
+        ("NFE", f"{plan['nfe']} of {quote['request']['budget']['nfe']}"),
+        ("plan", layout),
+        ("expected", _estimate(quote["expected_seconds"])),
+        ("ahead of it", f"{queue['position']} waiting, {queue['workers']} workers"),
+        ("queue wait", _estimate(queue["wait_seconds"])),
+    ]
+    return "\n".join(f"{name:<14} {value}" for name, value in lines)
+
+
+def _estimate(seconds: float | None) -> str:
+    return "not measured yet" if seconds is None else f"{seconds:g} s"
+
+
 def document_lines(job: Generation) -> str:
     """A job document, for a person."""
     progress = job.progress

@@ -61,6 +61,10 @@ class ApiError(RolloverError):
         return "\n".join([head, *(f"  {error.pointer or '/'}: {error.detail}" for error in self.errors)])
 
 
+class AuthError(ApiError):
+    """The server wants an API key (``ROLLOVER_API_KEY``), or does not allow this to the one it got."""
+
+
 class NotFoundError(ApiError):
     """There is no such job, image or route."""
 
@@ -79,6 +83,8 @@ class UnavailableError(ApiError):
 
 _CLASSES: dict[int, type[ApiError]] = {
     400: InvalidRequestError,
+    401: AuthError,
+    403: AuthError,
     404: NotFoundError,
     409: ConflictError,
     413: InvalidRequestError,

@@ -29,11 +29,16 @@ EARLY_SECONDS = 30.0
 """A child that ends sooner had hardly begun."""
 EARLY_LIMIT = 3
 """A child that ends itself so often in a row, each time early, is not started again."""
+ADDRESS_FILE = "redis.url"
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StackError(RolloverError):
     """The stack could not start, or a part of it ended. The message says which, why, and what to do."""
+
+
+class DataInUseError(StackError):
+    """Another stack runs on the data directory."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,7 @@ class Stack:
             self._children.pop()
         if self._socket_dir:
             self._socket_dir.cleanup()
+            (self.settings.data_dir.resolve() / ADDRESS_FILE).unlink(missing_ok=True)
         if self._lock:
             self._lock.close()
 
@@ -141,10 +147,10 @@ class Stack:
         data_dir = self.settings.data_dir.resolve()
         self._lock = _lock(data_dir)
         redis_url = self.settings.redis_url or self._start_valkey(data_dir)
-        environment = _environment(self.settings, redis_url, data_dir, port)
+        environment = environment_of(self.settings, redis_url, port)
         for model in self.settings.models:
-            self._spawn(f"worker-{model}", _module("workers", "--model", model), environment, grace=40.0)
-        self._spawn("api", _module("app"), environment, grace=10.0)
+            self._spawn(f"worker-{model}", module("workers", "--model", model), environment, grace=40.0)
+        self._spawn("api", module("app"), environment, grace=10.0)
         self._wait(lambda: _ready(self.url), "the API and its workers")
 
     def _start_valkey(self, data_dir: Path) -> str:
@@ -154,6 +160,8 @@ class Stack:
         (data_dir / "valkey").mkdir(parents=True, exist_ok=True)
         self._spawn("valkey", _valkey(path, data_dir / "valkey"), os.environ, grace=20.0)
         self._wait(lambda: _answers_ping(path), "Valkey")
+        # For `rollover keys`, which must find the server that this stack uses.
+        (data_dir / ADDRESS_FILE).write_text(f"unix://{path}", encoding="utf-8")
         return f"unix://{path}"
 
     def _spawn(self, name: str, arguments: Sequence[str], environment: Environment, grace: float) -> None:
@@ -186,6 +194,26 @@ class Stack:
                     f"The logs are in {self.settings.data_dir.resolve() / 'logs'}."
                 )
             time.sleep(LOOK_EVERY)
+
+    @contextmanager
+    def store(self) -> Iterator[str]:
+        """Only the store, by its URL.
+
+        It is the one set, that of the stack running on the data directory, or one started for the block.
+        """
+        data_dir = self.settings.data_dir.resolve()
+        if self.settings.redis_url:
+            yield self.settings.redis_url
+            return
+        try:
+            self._lock = _lock(data_dir)
+        except DataInUseError:
+            yield _address(data_dir)
+            return
+        try:
+            yield self._start_valkey(data_dir)
+        finally:
+            self.stop()
 
 
 def serve(settings: StackSettings, say: Callable[[str], None]) -> None:
@@ -223,7 +251,8 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(","))
 
 
-def _module(name: str, *arguments: str) -> list[str]:
+def module(name: str, *arguments: str) -> list[str]:
+    """The command line of one of our programs."""
     # -P: a folder called `app` where the user happens to be must not be taken for ours.
     return [sys.executable, "-P", "-m", name, *arguments]
 
@@ -262,7 +291,8 @@ def _valkey(path: Path, data_dir: Path) -> list[str]:
     ]
 
 
-def _environment(settings: StackSettings, redis_url: str, data_dir: Path, port: int) -> dict[str, str]:
+def environment_of(settings: StackSettings, redis_url: str, port: int) -> dict[str, str]:
+    """The environment of the programs that a stack starts."""
     packages = str(Path(__file__).resolve().parents[1])
     search_path = [packages, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
@@ -270,7 +300,7 @@ def _environment(settings: StackSettings, redis_url: str, data_dir: Path, port: 
         "PYTHONPATH": os.pathsep.join(search_path),
         "PYTHONUNBUFFERED": "1",
         "ROLLOVER_REDIS_URL": redis_url,
-        "ROLLOVER_DATA_DIR": str(data_dir),
+        "ROLLOVER_DATA_DIR": str(settings.data_dir.resolve()),
         "ROLLOVER_HOST": settings.host,
         "ROLLOVER_PORT": str(port),
         "ROLLOVER_MODELS": ",".join(settings.models),
@@ -306,7 +336,7 @@ def _lock(data_dir: Path) -> IO[str]:
         lock.seek(0)
         owner = lock.read().strip()
         lock.close()
-        raise StackError(
+        raise DataInUseError(
             f"The data directory {data_dir} is in use by another `rollover serve` (pid {owner}). "
             f"Stop that one, or give this one its own with --data-dir or ROLLOVER_DATA_DIR."
         ) from error
@@ -314,6 +344,17 @@ def _lock(data_dir: Path) -> IO[str]:
     lock.write(str(os.getpid()))
     lock.flush()
     return lock
+
+
+def _address(data_dir: Path) -> str:
+    """Where the stack that runs on a data directory has its store."""
+    try:
+        return (data_dir / ADDRESS_FILE).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise StackError(
+            f"The server on {data_dir} is still starting, or has a store of its own: "
+            f"try again, or set ROLLOVER_REDIS_URL to the store it uses."
+        ) from error
 
 
 def _answers_ping(path: Path) -> bool:

@@ -1,15 +1,15 @@
 """What this server can do."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 
 from app import catalogue
-from app.problems import documented
+from app.callers import REFUSALS, caller_of
 from app.services import ServicesDep
 
-router = APIRouter(prefix="/v1", tags=["catalogue"])
+router = APIRouter(prefix="/v1", tags=["catalogue"], responses=REFUSALS, dependencies=[Depends(caller_of)])
 
 
-@router.get("/models", responses=documented("redis_unavailable"))
+@router.get("/models")
 async def models(services: ServicesDep) -> catalogue.ModelList:
     """List the models, their limits, and whether a worker has them loaded."""
     return catalogue.models(services.settings.models, await services.store.workers())

@@ -6,13 +6,14 @@ from fastapi import APIRouter, Header, Query, Request, Response
 
 from app import jobs
 from app.bodies import posted_json
+from app.callers import REFUSALS, CallerDep, tell
 from app.conditional import conditional
 from app.preferences import preferred_wait
 from app.problems import documented
 from app.services import ServicesDep
 from contracts.jobs import ID_PATTERN, Generation, GenerationList, Status
 
-router = APIRouter(prefix="/v1/generations", tags=["generations"])
+router = APIRouter(prefix="/v1/generations", tags=["generations"], responses=REFUSALS)
 
 SUBMISSION: dict[str, Any] = {
     "requestBody": {
@@ -45,6 +46,9 @@ def answer(generation: Generation, status: int, headers: dict[str, str]) -> Resp
         "unsupported_media_type",
         "invalid_request",
         "idempotency_mismatch",
+        "rate_limited",
+        "nfe_exhausted",
+        "too_many_generations",
         "queue_full",
         "redis_unavailable",
     ),
@@ -52,6 +56,7 @@ def answer(generation: Generation, status: int, headers: dict[str, str]) -> Resp
 async def submit(
     request: Request,
     services: ServicesDep,
+    caller: CallerDep,
     prefer: Annotated[str, Header(description="`wait=N`: answer when ended, at most N (60) s")] = "",
     idempotency_key: Annotated[
         str | None, Header(pattern=r"^[\x21-\x7e]{1,255}$", description="repeats make no second job")
@@ -59,12 +64,15 @@ async def submit(
 ) -> Response:
     """Queue a search; the answer names its place in `Location`."""
     payload = await posted_json(request, services.settings.max_body_bytes)
-    generation, repeated = await jobs.submit(services, payload, idempotency_key)
+    generation, submitted = await jobs.submit(services, caller, payload, idempotency_key)
     headers = {"Location": generation.urls.get}
-    if repeated:
+    request.state.generation = generation.id
+    if submitted.nfe:
+        tell(request, submitted.nfe)
+    if submitted.repeated:
         headers["Idempotency-Replayed"] = "true"
     if seconds := preferred_wait(prefer):
-        generation = await jobs.wait(services, generation, seconds)
+        generation = await jobs.wait(services, caller, generation, seconds)
         headers["Preference-Applied"] = f"wait={seconds}"
     ended = seconds and generation.status.final
     return answer(generation, 200 if ended else 202, headers)
@@ -73,12 +81,13 @@ async def submit(
 @router.get("", responses=documented("invalid_request", "redis_unavailable"))
 async def listed(
     services: ServicesDep,
+    caller: CallerDep,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     status: Annotated[Status | None, Query()] = None,
     cursor: Annotated[str | None, Query(pattern=ID_PATTERN, description="`next_cursor` of a page")] = None,
 ) -> GenerationList:
     """List generations, newest first."""
-    return await jobs.listed(services, limit, status, cursor)
+    return await jobs.listed(services, caller, limit, status, cursor)
 
 
 @router.get(
@@ -87,9 +96,9 @@ async def listed(
     responses={304: {"description": "unchanged since `If-None-Match`"}}
     | documented("generation_not_found", "redis_unavailable"),
 )
-async def read(request: Request, services: ServicesDep, generation: str) -> Response:
+async def read(request: Request, services: ServicesDep, caller: CallerDep, generation: str) -> Response:
     """Return the job document."""
-    found = await jobs.get(services, generation)
+    found = await jobs.get(services, caller, generation)
     retry = {} if found.status.final else {"Retry-After": "1"}
     return conditional(
         request, found.model_dump_json().encode(), "application/json", {"Cache-Control": "no-cache", **retry}
@@ -103,9 +112,9 @@ async def read(request: Request, services: ServicesDep, generation: str) -> Resp
     responses={200: {"model": Generation, "description": "it waited, and has ended now"}}
     | documented("generation_not_found", "wrong_state", "redis_unavailable"),
 )
-async def cancel(services: ServicesDep, generation: str) -> Response:
+async def cancel(services: ServicesDep, caller: CallerDep, generation: str) -> Response:
     """Cancel; a search that runs ends within one step and keeps the best it has found."""
-    canceled = await jobs.cancel(services, generation)
+    canceled = await jobs.cancel(services, caller, generation)
     return answer(canceled, 200 if canceled.status.final else 202, {})
 
 
@@ -114,6 +123,6 @@ async def cancel(services: ServicesDep, generation: str) -> Response:
     status_code=204,
     responses=documented("generation_not_found", "wrong_state", "redis_unavailable", "storage_unavailable"),
 )
-async def delete(services: ServicesDep, generation: str) -> None:
+async def delete(services: ServicesDep, caller: CallerDep, generation: str) -> None:
     """Remove an ended generation with its events, images and trace."""
-    await jobs.delete(services, generation)
+    await jobs.delete(services, caller, generation)

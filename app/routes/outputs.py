@@ -7,13 +7,14 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from app import jobs, sse, trace
+from app.callers import REFUSALS, CallerDep
 from app.conditional import IMMUTABLE, conditional
 from app.problems import ProblemError, documented
 from app.services import ServicesDep
 from contracts.keys import image_path, preview_path
 from contracts.requests import MAX_IMAGES
 
-router = APIRouter(prefix="/v1/generations/{generation}", tags=["outputs"])
+router = APIRouter(prefix="/v1/generations/{generation}", tags=["outputs"], responses=REFUSALS)
 
 Sequence = Annotated[int, Path(ge=1, le=2**53)]
 After = Annotated[int | None, Query(ge=0, le=2**53, description="like `Last-Event-ID`, which wins")]
@@ -30,10 +31,14 @@ LastEventId = Annotated[int | None, Header(ge=0, le=2**53, description="go on af
     | documented("generation_not_found", "invalid_request", "redis_unavailable"),
 )
 async def events(
-    services: ServicesDep, generation: str, last_event_id: LastEventId = None, after: After = None
+    services: ServicesDep,
+    caller: CallerDep,
+    generation: str,
+    last_event_id: LastEventId = None,
+    after: After = None,
 ) -> Response:
     """Stream every event from the first, or from `Last-Event-ID`, to the final one."""
-    record = await jobs.existing(services, generation)
+    record = await jobs.existing(services, caller, generation)
     start = last_event_id if last_event_id is not None else after or 0
     if record.status.final and start >= record.events:
         return Response(status_code=204)
@@ -53,12 +58,13 @@ async def events(
 async def trace_of(
     request: Request,
     services: ServicesDep,
+    caller: CallerDep,
     generation: str,
     how: Annotated[trace.TraceFormat | None, Query(alias="format", description="wins over `Accept`")] = None,
     accept: Annotated[str, Header()] = "",
 ) -> Response:
     """Return every candidate evaluated so far."""
-    record = await jobs.existing(services, generation)
+    record = await jobs.existing(services, caller, generation)
     chosen = how or trace.negotiated(accept)
     candidates = await trace.lines(services, record)
     content = await asyncio.to_thread(trace.written, candidates, record, chosen)
@@ -83,11 +89,12 @@ async def trace_of(
 async def image(
     request: Request,
     services: ServicesDep,
+    caller: CallerDep,
     generation: str,
     index: Annotated[int, Path(ge=0, lt=MAX_IMAGES)],
 ) -> Response:
     """Return a final image, from 0, best first."""
-    record = await jobs.existing(services, generation)
+    record = await jobs.existing(services, caller, generation)
     if record.result is None or index >= len(record.result.images):
         raise ProblemError("artifact_not_found", f"The generation has no image {index} (yet).")
     extension = record.request.output_format
@@ -109,9 +116,11 @@ async def image(
         "storage_unavailable",
     ),
 )
-async def preview(request: Request, services: ServicesDep, generation: str, seq: Sequence) -> Response:
+async def preview(
+    request: Request, services: ServicesDep, caller: CallerDep, generation: str, seq: Sequence
+) -> Response:
     """Return the picture of a `level` event; a preview the event has not announced is not there."""
-    record = await jobs.existing(services, generation)
+    record = await jobs.existing(services, caller, generation)
     if seq > record.events:
         raise ProblemError("artifact_not_found", f"The generation has no preview {seq} (yet).")
     return await artifact(request, services, preview_path(generation, seq), "image/png")

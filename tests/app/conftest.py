@@ -11,6 +11,7 @@ import pytest
 import uvicorn
 from redis import Redis
 
+from app import access
 from app.main import create_app
 from contracts.settings import Settings
 from tests.app.hand import Hand
@@ -32,6 +33,14 @@ def serving(settings: Settings) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_rest() -> Iterator[None]:
+    """A server that is open looks for keys with every request: tests with keys and without share one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(access, "OPEN_SECONDS", 0.0)
+        yield
 
 
 @pytest.fixture(scope="session")

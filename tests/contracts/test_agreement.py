@@ -1,11 +1,13 @@
 """The facts and the arithmetic repeated in contracts are those of the packages that do the work."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from contracts.catalogue import MODELS, REWARDS
 from contracts.errors import InvalidRequestError
+from contracts.quotes import plan_of
 from contracts.resolution import accept
 from contracts.search import STRATEGY_PARAMS
 from models import registry
@@ -109,6 +111,29 @@ def test_the_least_nfe_is_that_of_the_strategy(search: dict[str, object], steps:
     strategy = make_strategy(resolved.search.strategy, parameters)
     sampler = Sampler(**resolved.sampler.model_dump())
     assert resolved.search.minimum_nfe(resolved.sampler) == strategy.minimum_nfe(sampler)
+
+
+@pytest.mark.parametrize("search", [search for search in SEARCHES if search["strategy"] == "rbf"], ids=str)
+@pytest.mark.parametrize(("steps", "nfe"), [(2, 300), (10, 500), (10, 333), (7, 401)])
+def test_a_quoted_plan_is_the_strategys(search: dict[str, Any], steps: int, nfe: int) -> None:
+    resolved = accept({"prompt": "x", "budget": {"nfe": nfe}, "search": search, "sampler": {"steps": steps}})
+    rbf: Any = make_strategy("rbf", resolved.search.model_dump(exclude={"strategy"}))
+    problem = SimpleNamespace(nfe=nfe, sampler=Sampler(**resolved.sampler.model_dump()))
+    plan, quoted = rbf.plan(problem), plan_of(resolved)
+    assert (quoted.initial_noises, quoted.quota, quoted.shares) == (plan.pool, plan.base_quota, plan.shares)
+    assert quoted.levels == plan.last_level + 1
+    assert quoted.nfe == plan.pool + sum(plan.shares) + rbf.reserve
+    assert quoted.nfe + quoted.nfe_unused == nfe
+
+
+@pytest.mark.parametrize(("search", "runs"), [({"strategy": "base"}, 1), ({"strategy": "best_of_n"}, 9)])
+def test_a_quoted_number_of_runs_is_the_strategys(search: dict[str, Any], runs: int) -> None:
+    resolved = accept({"prompt": "x", "budget": {"nfe": 95}, "search": search})
+    strategy: Any = make_strategy(resolved.search.strategy, resolved.search.model_dump(exclude={"strategy"}))
+    problem = SimpleNamespace(nfe=95, sampler=Sampler(**resolved.sampler.model_dump()))
+    quoted = plan_of(resolved)
+    assert quoted.runs == runs == strategy.runs(problem)
+    assert (quoted.nfe, quoted.nfe_unused) == (runs * 10, 95 - runs * 10)
 
 
 def test_the_names_are_those_of_the_registries() -> None:

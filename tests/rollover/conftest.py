@@ -6,10 +6,19 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from app import access
 from contracts.settings import Settings
 from rollover import Client
 from tests.app.conftest import serving
 from tests.app.hand import Hand
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_rest() -> Iterator[None]:
+    """A server that is open looks for keys with every request: tests with keys and without share one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(access, "OPEN_SECONDS", 0.0)
+        yield
 
 
 @pytest.fixture(scope="session")

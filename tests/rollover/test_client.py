@@ -5,6 +5,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -13,6 +14,7 @@ import rollover
 from contracts.beats import WorkerState
 from rollover import AsyncClient, Client
 from rollover import client as client_module
+from rollover.display import quote_lines
 from tests.app.hand import PNG, Hand, beat
 from tests.rollover.unreliable import unreliable
 
@@ -229,3 +231,17 @@ def test_the_async_client_does_the_same(server: str, client: Client, hand: Hands
                 await near.wait((await near.submit("a blue square")).id, within=0.1)
 
     asyncio.run(use())
+
+
+def test_a_quote_runs_nothing(client: Client, server: str) -> None:
+    quote = client.quote("a red circle", reward="brightness", nfe=100)
+    assert (quote["plan"]["nfe"], quote["request"]["reward"][0]["name"]) == (100, "brightness")
+
+    async def quoted() -> dict[str, Any]:
+        async with AsyncClient(server) as other:
+            return await other.quote("a red circle", nfe=100, search={"strategy": "best_of_n"})
+
+    assert "10 runs of 10 steps" in quote_lines(asyncio.run(quoted()))
+    assert "25 initial noises, 9 levels x 2 chains x 3 draws, 4 to finish" in quote_lines(quote)
+    assert "not measured yet" in quote_lines(quote)
+    assert client.list().items == ()

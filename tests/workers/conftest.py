@@ -56,7 +56,7 @@ class Desk:
         given |= {"budget": {"nfe": 60}} | body
         raw = Redis.from_url(self.settings.redis_url or "")
         with raw:
-            return Enqueuer(raw, self.settings).submit(Record.new(accept(given)), "")
+            return Enqueuer(raw, self.settings).submit(Record.new(accept(given)), "").id
 
     def run(self, **body: object) -> Record:
         job = self.submit(**body)

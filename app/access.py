@@ -1,0 +1,141 @@
+"""Who may send a request, and how many: API keys, and their requests a minute."""
+
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from app.keyring import ApiKey, digest_of, id_of
+from app.problems import ProblemError
+from contracts.errors import ErrorCode
+from contracts.keys import KEYRING_KEY, requests_key
+from contracts.requests import Caps
+
+WINDOW_SECONDS = 60
+OPEN_SECONDS = 1.0
+"""How long a server without keys goes on before it looks for one again."""
+
+CHECK_SCRIPT = """
+-- KEYS: keyring, counter of this key's requests; ARGV: the key's id, digest of its secret, window in ms
+if redis.call('EXISTS', KEYS[1]) == 0 then return {'no_keys'} end
+local text = redis.call('HGET', KEYS[1], ARGV[1])
+if not text then return {'unknown'} end
+local key = cjson.decode(text)
+if key.digest ~= ARGV[2] then return {'unknown'} end
+if type(key.revoked_at) == 'string' then return {'revoked'} end
+if type(key.requests_per_minute) ~= 'number' then return {'known', text, 0, 0} end
+local used = redis.call('INCR', KEYS[2])
+if used == 1 then redis.call('PEXPIRE', KEYS[2], ARGV[3]) end
+return {'known', text, key.requests_per_minute - used, redis.call('PTTL', KEYS[2])}
+"""
+"""Returns what the key is; for a known one also its JSON, the requests left in this window (negative: this is
+one too many) and the milliseconds to the next."""
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """What is left of one limit (RateLimit header fields for HTTP, draft-ietf-httpapi-ratelimit-headers)."""
+
+    name: str
+    quota: int
+    window: int
+    left: int
+    reset: int
+
+    @property
+    def policy(self) -> str:
+        """An item of `RateLimit-Policy`."""
+        return f'"{self.name}";q={self.quota};w={self.window}'
+
+    @property
+    def state(self) -> str:
+        """An item of `RateLimit`."""
+        return f'"{self.name}";r={max(self.left, 0)};t={self.reset}'
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sends a request; `key` is None on a server without keys, which only its own machine can reach."""
+
+    key: ApiKey | None = None
+    requests: Allowance | None = None
+
+    @property
+    def owner(self) -> str | None:
+        """What this caller's generations are marked with: it sees these and no others."""
+        return self.key.id if self.key else None
+
+    def caps(self, server: Caps) -> Caps:
+        """What one submission may ask for: never more than the key has in a whole day."""
+        daily = self.key.nfe_per_day if self.key else None
+        if daily is None or daily >= server.max_nfe:
+            return server
+        return replace(server, max_nfe=daily, whose="a day with this API key")
+
+
+ANYBODY = Caller()
+"""The caller on a server without keys."""
+
+
+class Access:
+    """Tells callers by their keys; `local` says that only this machine can reach the server."""
+
+    def __init__(self, redis: Any, *, local: bool) -> None:  # noqa: ANN401 (its types cover both clients)
+        """Use an asyncio client that returns text."""
+        self.redis = redis
+        self.local = local
+        self.open_until = 0.0
+
+    async def caller(self, secret: str | None) -> Caller:
+        """Return who sends a request with this secret, and count the request.
+
+        Raises:
+            ProblemError: 401 without a valid key, 403 where the server has none but needs one.
+        """
+        if time.monotonic() < self.open_until:
+            return ANYBODY
+        digest = digest_of(secret or "")
+        keys = [KEYRING_KEY, requests_key(id_of(digest))]
+        args = [id_of(digest), digest, WINDOW_SECONDS * 1000]
+        what, *facts = await self.redis.eval(CHECK_SCRIPT, len(keys), *keys, *args)
+        if what == "no_keys":
+            return self.without_keys()
+        if what != "known":
+            raise unauthorized(secret, what)
+        return known(*facts)
+
+    def without_keys(self) -> Caller:
+        """Let everybody in where everybody is on this machine."""
+        if not self.local:
+            detail = (
+                "This server listens beyond its own machine and has no API key yet. Create one there "
+                "with `rollover keys create NAME`, and send it as `Authorization: Bearer KEY`."
+            )
+            raise ProblemError("no_keys", detail)
+        self.open_until = time.monotonic() + OPEN_SECONDS
+        return ANYBODY
+
+
+def known(text: str, left: int, milliseconds: int) -> Caller:
+    """Build the caller with a valid key."""
+    key = ApiKey.model_validate_json(text)
+    if key.requests_per_minute is None:
+        return Caller(key)
+    reset = math.ceil(milliseconds / 1000)
+    return Caller(key, Allowance("requests", key.requests_per_minute, WINDOW_SECONDS, left, reset))
+
+
+def exhausted(code: ErrorCode, allowance: Allowance, unit: str) -> ProblemError:
+    """Build the error for a limit that is used up until its window ends."""
+    detail = f"This API key may use {allowance.quota} {unit}; {max(allowance.left, 0)} are left."
+    headers = {"RateLimit-Policy": allowance.policy, "RateLimit": allowance.state}
+    return ProblemError(code, detail, headers={"Retry-After": str(allowance.reset), **headers})
+
+
+def unauthorized(secret: str | None, what: str) -> ProblemError:
+    """Build the error for a request without a valid key (RFC 6750, section 3)."""
+    if secret is None:
+        detail = "This server needs an API key: send `Authorization: Bearer KEY`."
+        return ProblemError("unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
+    detail = "This API key was revoked." if what == "revoked" else "This API key is not one of this server's."
+    return ProblemError("unauthorized", detail, headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})

@@ -1,0 +1,91 @@
+"""One JSON object a line: every request with its id, whose key it came with, and whatever else is logged."""
+
+import json
+import logging
+import re
+import secrets
+import time
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+HEADER = "X-Request-Id"
+GIVEN = re.compile(r"[A-Za-z0-9._-]{1,64}")
+"""Ids that are taken over from a client or a proxy; any other might forge a line of the log."""
+logger = logging.getLogger("rollover.access")
+
+
+class JsonFormatter(logging.Formatter):
+    """Writes a record, with the facts given as `extra={"facts": {...}}` beside the message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return one line."""
+        line: dict[str, Any] = {
+            "at": f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "facts", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+JsonFormatter.converter = time.gmtime
+
+
+def configure() -> None:
+    """Send everything to stderr as JSON, uvicorn's own messages included."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+class RequestLog:
+    """ASGI middleware that gives every request an id, answers with it, and logs the request."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wrap an application."""
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; a stream is logged when it begins."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        given = Headers(scope=scope).get(HEADER, "")
+        request_id = given if GIVEN.fullmatch(given) else secrets.token_hex(8)
+
+        async def logged(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)[HEADER] = request_id
+                seconds = time.perf_counter() - began
+                facts = facts_of(scope, request_id, message["status"], seconds)
+                logger.info("request", extra={"facts": facts})
+            await send(message)
+
+        try:
+            await self.app(scope, receive, logged)
+        except Exception:
+            # A defect: the answer is written further out, where this request's id is not known.
+            seconds = time.perf_counter() - began
+            logger.exception("request", extra={"facts": facts_of(scope, request_id, 500, seconds)})
+            raise
+
+
+def facts_of(scope: Scope, request_id: str, status: int, seconds: float) -> dict[str, Any]:
+    """Return what is logged of a request: never its body, its query or its key's secret."""
+    state = scope.get("state", {})
+    facts = {
+        "request": request_id,
+        "method": scope["method"],
+        "path": scope["path"][:200],
+        "status": status,
+        "seconds": round(seconds, 4),
+        "key": state.get("key"),
+        "generation": scope.get("path_params", {}).get("generation") or state.get("generation"),
+    }
+    return {name: value for name, value in facts.items() if value is not None}

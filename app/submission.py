@@ -1,0 +1,78 @@
+"""The scripts by which a submission is accepted or refused, and its charge settled when it has ended."""
+
+SETTLE = """
+-- A generation is charged its whole budget when it is accepted. Once it has ended, what it did not spend is
+-- given back, if that day is not over. One whose record is gone stays charged. `today` in days since 1970.
+local function settle(spent, charges, today)
+  local entries = redis.call('HGETALL', charges)
+  for i = 1, #entries, 2 do
+    local status, usage = unpack(redis.call('HMGET', 'rollover:job:' .. entries[i], 'status', 'usage'))
+    if status ~= 'queued' and status ~= 'running' then
+      redis.call('HDEL', charges, entries[i])
+      local day, nfe = string.match(entries[i + 1], '^(%d+):(%d+)$')
+      if status and tonumber(day) == today then
+        local used = usage and cjson.decode(usage).nfe_spent or 0
+        redis.call('HINCRBY', spent, 'nfe', used - tonumber(nfe))
+      end
+    end
+  end
+end
+local now = tonumber(redis.call('TIME')[1])
+local today = math.floor(now / 86400)
+"""
+
+SETTLE_SCRIPT = f"""
+-- KEYS: the API key's spent hash, its charges
+{SETTLE}
+if redis.call('HGET', KEYS[1], 'day') == tostring(today) then settle(KEYS[1], KEYS[2], today) end
+"""
+
+SUBMIT_SCRIPT = f"""
+-- KEYS: RQ's queue, idempotency key, the API key's spent hash, its charges
+-- ARGV: generation, fingerprint of the body (or '': no idempotency), its time to live in s, longest queue,
+--       owner (or '': no API key), NFE, NFE a day (or ''), generations at once (or ''),
+--       then the commands that store and queue the job, each as its length and its words
+{SETTLE}
+if ARGV[2] ~= '' then
+  local text = redis.call('GET', KEYS[2])
+  if text then
+    local earlier = cjson.decode(text)
+    if earlier.body ~= ARGV[2] then return {{'mismatch'}} end
+    return {{'repeated', earlier.id}}
+  end
+end
+if redis.call('LLEN', KEYS[1]) >= tonumber(ARGV[4]) then return {{'queue_full'}} end
+local nfe, daily, concurrent = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local left, reset = 0, 86400 - now % 86400
+if daily or concurrent then
+  if redis.call('HGET', KEYS[3], 'day') ~= tostring(today) then
+    redis.call('HSET', KEYS[3], 'day', today, 'nfe', 0)
+    settle(KEYS[3], KEYS[4], today)
+  end
+  local function over()
+    left = daily and daily - tonumber(redis.call('HGET', KEYS[3], 'nfe')) or 0
+    if concurrent and redis.call('HLEN', KEYS[4]) >= concurrent then return 'too_many_generations' end
+    if daily and nfe > left then return 'nfe_exhausted' end
+  end
+  -- Settling looks at every generation not settled yet, so it is left until it decides something.
+  if over() then settle(KEYS[3], KEYS[4], today) end
+  local reason = over()
+  if reason == 'nfe_exhausted' then return {{reason, left, reset}} end
+  if reason then return {{reason, concurrent}} end
+  left = left - nfe
+  redis.call('HINCRBY', KEYS[3], 'nfe', nfe)
+  redis.call('HSET', KEYS[4], ARGV[1], today .. ':' .. nfe)
+end
+if ARGV[2] ~= '' then
+  redis.call('SET', KEYS[2], cjson.encode({{id = ARGV[1], body = ARGV[2]}}), 'EX', ARGV[3])
+end
+local at = 9
+while at <= #ARGV do
+  local last = at + tonumber(ARGV[at])
+  redis.call(unpack(ARGV, at + 1, last))
+  at = last + 1
+end
+return {{'stored', left, reset}}
+"""
+"""Returns the outcome and its facts: for `stored` and `nfe_exhausted` the NFE left today and the seconds to
+the next day, for `repeated` the earlier generation, for `too_many_generations` the limit."""

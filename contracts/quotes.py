@@ -1,0 +1,151 @@
+"""What a submission would do and take, told without running it.
+
+The arithmetic of the plan repeats that of `sampling`, which this package may not import: a test holds it.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from contracts.requests import ResolvedRequest
+from contracts.search import BaseParams, BestOfNParams, RbfParams
+
+
+class Part(BaseModel):
+    """Base of the parts of a quote."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class NfePlan(Part):
+    """How a budget is laid out: the initial noises, then levels x chains x draws, then a finish; or runs.
+
+    What is null does not apply, or is found by the search as it goes.
+    """
+
+    nfe: int = Field(description="the search spends so much, or less where something ends it earlier")
+    nfe_unused: int = Field(description="left of the budget, too little for a run or a round")
+    initial_noises: int | None = Field(default=None, description="scored before the first level")
+    chains: int | None = None
+    levels: int | None = Field(default=None, description="at which each chain draws")
+    quota: int | None = Field(default=None, description="draws of a chain at a level, before any roll over")
+    shares: tuple[int, ...] | None = Field(default=None, description="draws of each chain in all")
+    finish_steps: int | None = None
+    runs: int | None = Field(default=None, description="independent runs, of `steps` each")
+    steps: int | None = None
+
+
+class Pace(Part):
+    """How fast a model's jobs went lately: sums in which a newer job counts more than an older one."""
+
+    jobs: float = 0.0
+    nfe: float = 0.0
+    seconds: float = 0.0
+
+    @classmethod
+    def from_hash(cls, fields: Mapping[str, str]) -> "Pace":
+        """Read a Redis hash; without fields nothing has been measured."""
+        return cls.model_validate(fields)
+
+    @property
+    def nfe_per_second(self) -> float | None:
+        """The rate of one worker; None where nothing has been measured."""
+        return self.nfe / self.seconds if self.seconds > 0 and self.nfe > 0 else None
+
+    @property
+    def seconds_per_job(self) -> float | None:
+        """What a job took; None where nothing has been measured."""
+        return self.seconds / self.jobs if self.seconds > 0 else None
+
+
+class QueueView(Part):
+    """The queue a submission would join."""
+
+    position: int = Field(description="generations that wait already")
+    workers: int = Field(description="live workers of the model")
+    wait_seconds: float | None = Field(description="expected; null without a worker or a measurement")
+
+
+class Quote(Part):
+    """The answer of `POST /v1/quotes`."""
+
+    object: Literal["quote"] = "quote"
+    request: ResolvedRequest
+    plan: NfePlan
+    nfe_per_second: float | None = Field(description="of one worker, over recent jobs; null: none yet")
+    expected_seconds: float | None = Field(description="of the search itself; null: no rate measured yet")
+    queue: QueueView
+
+
+def plan_of(request: ResolvedRequest) -> NfePlan:
+    """Lay out a budget as the strategy will."""
+    if isinstance(request.search, RbfParams):
+        return rbf_plan(request, request.search)
+    budget = request.budget.nfe
+    if isinstance(request.search, BaseParams | BestOfNParams):
+        steps = request.search.minimum_nfe(request.sampler)
+        runs = 1 if isinstance(request.search, BaseParams) else budget // steps
+        return NfePlan(nfe=runs * steps, nfe_unused=budget - runs * steps, runs=runs, steps=steps)
+    return NfePlan(nfe=budget, nfe_unused=0)
+
+
+def rbf_plan(request: ResolvedRequest, search: RbfParams) -> NfePlan:
+    """Lay out the budget of Rollover Budget Forcing (`sampling.strategies.rbf.Rbf.plan`)."""
+    steps, chains = request.sampler.steps, search.chains
+    pool = search.initial_noises * (chains if search.upstream else 1)
+    left = request.budget.nfe - pool - search.finish
+    spend = (left - 1) // chains * chains if search.upstream else left
+    share, more = divmod(spend, chains)
+    laid_out = steps if search.upstream else steps - 1
+    return NfePlan(
+        nfe=pool + spend + search.finish,
+        nfe_unused=left - spend,
+        initial_noises=pool,
+        chains=chains,
+        levels=steps - 1,
+        quota=left // (laid_out * chains),
+        shares=tuple(share + (index < more) for index in range(chains)),
+        finish_steps=search.finish,
+    )
+
+
+def quote(request: ResolvedRequest, pace: Pace, position: int, states: Mapping[str, int]) -> Quote:
+    """Tell what a submission would do and take now.
+
+    Args:
+        request: the submission with every default filled in.
+        pace: of its model.
+        position: generations that wait for the model.
+        states: how many of its live workers are `ready`, and how many `busy`.
+    """
+    plan = plan_of(request)
+    rate = pace.nfe_per_second
+    expected = plan.nfe / rate if rate else None
+    if expected is not None and request.budget.seconds is not None:
+        expected = min(expected, request.budget.seconds)
+    workers = states.get("ready", 0) + states.get("busy", 0)
+    return Quote(
+        request=request,
+        plan=plan,
+        nfe_per_second=rounded(rate),
+        expected_seconds=rounded(expected),
+        queue=QueueView(
+            position=position, workers=workers, wait_seconds=rounded(wait(pace, position, states))
+        ),
+    )
+
+
+def wait(pace: Pace, position: int, states: Mapping[str, int]) -> float | None:
+    """Expected seconds until a worker is free: jobs ahead at the recent pace, running ones half done."""
+    ready, busy = states.get("ready", 0), states.get("busy", 0)
+    if ready > position:
+        return 0.0
+    if pace.seconds_per_job is None or ready + busy == 0:
+        return None
+    return (position + busy / 2) * pace.seconds_per_job / (ready + busy)
+
+
+def rounded(value: float | None) -> float | None:
+    """Return a number with as many digits as an estimate has."""
+    return None if value is None else float(f"{value:.3g}")

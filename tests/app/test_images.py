@@ -1,0 +1,170 @@
+"""POST /v1/images/generations, driven by OpenAI's own client; a hand moves the search along."""
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import httpx2
+import openai
+import pytest
+from openai import OpenAI
+from redis import Redis
+
+from contracts.events import Failed
+from contracts.jobs import JobError, Status
+from tests.app.hand import PNG, Hand
+from tests.app.test_bad_input import refused
+
+
+@pytest.fixture
+def client_of_openai(client: httpx.Client) -> Iterator[OpenAI]:
+    # The environment's proxies are not for loopback.
+    http = httpx2.Client(trust_env=False, timeout=30)
+    with OpenAI(base_url=f"{client.base_url}/v1", api_key="any", http_client=http, max_retries=0) as it:
+        yield it
+
+
+def taken(redis: Any, artifacts: Path) -> Hand:  # noqa: ANN401
+    """The hand of the next job that is submitted."""
+    end = time.monotonic() + 60
+    while not redis.zcard("rollover:jobs"):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    hand = Hand(redis, artifacts, redis.zrange("rollover:jobs", 0, 0)[0])
+    hand.start()
+    return hand
+
+
+@contextmanager
+def working(redis: Redis, data_dir: Path, work: Callable[[Hand], None]) -> Iterator[None]:
+    """Do a worker's work on the next job while the block runs."""
+    thread = threading.Thread(target=lambda: work(taken(redis, data_dir / "artifacts")))
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def succeed(hand: Hand) -> None:
+    hand.search(1, 3)
+    hand.finish()
+
+
+def fail(hand: Hand) -> None:
+    error = JobError(code="reward_failed", title="Reward failed", detail="It cannot read this.")
+    assert hand.write(Failed(error=error), status=Status.FAILED, error=error)
+
+
+def with_previews(hand: Hand) -> None:
+    for last in (60, 120, 180):
+        hand.search(last - 59, last)
+        hand.preview()
+    hand.finish()
+
+
+def test_the_official_client_gets_the_picture(
+    client_of_openai: OpenAI, client: httpx.Client, redis: Redis, data_dir: Path
+) -> None:
+    with working(redis, data_dir, succeed):
+        answer = client_of_openai.images.generate(
+            prompt="a red circle",
+            model="shapes",
+            n=2,
+            size="64x64",
+            response_format="b64_json",
+            user="me",
+            extra_body={"reward": "brightness", "budget": {"nfe": 100}, "seed": 7},
+        )
+    assert answer.data
+    assert base64.b64decode(answer.data[0].b64_json or "") == PNG
+    assert (answer.size, answer.output_format) == ("64x64", "png")
+    assert abs(answer.created - time.time()) < 300
+    [job] = client.get("/v1/generations").json()["data"]
+    request = job["request"]
+    assert (request["num_images"], request["seed"], request["budget"]["nfe"]) == (2, 7, 100)
+    assert (request["reward"][0]["name"], request["metadata"]) == ("brightness", {"user": "me"})
+    assert request["previews"] == "none"
+
+
+def test_the_official_client_streams_previews_and_the_picture(
+    client_of_openai: OpenAI, redis: Redis, data_dir: Path
+) -> None:
+    with working(redis, data_dir, with_previews):
+        stream = client_of_openai.images.generate(
+            prompt="a red circle", stream=True, partial_images=2, extra_body={"budget": {"nfe": 200}}
+        )
+        events: list[Any] = list(stream)
+    partial = "image_generation.partial_image"
+    assert [event.type for event in events] == [partial, partial, "image_generation.completed"]
+    assert [event.partial_image_index for event in events[:2]] == [0, 1]
+    assert [base64.b64decode(event.b64_json) for event in events] == [PNG] * 3
+    assert {event.size for event in events} == {"64x64"}
+
+
+def test_a_search_that_fails_is_an_error_of_the_official_client(
+    client_of_openai: OpenAI, redis: Redis, data_dir: Path
+) -> None:
+    failure = pytest.raises(openai.UnprocessableEntityError, match=r"cannot read this\. \(reward_failed\)")
+    with working(redis, data_dir, fail), failure as refusal:
+        client_of_openai.images.generate(prompt="good morning")
+    assert refusal.value.code == "generation_failed"
+    with pytest.raises(openai.UnprocessableEntityError, match="/size: Must be 64"):
+        client_of_openai.images.generate(prompt="x", size="1024x1024")
+    redis.flushall()
+    with working(redis, data_dir, fail):
+        stream = client_of_openai.images.generate(prompt="good morning", stream=True)
+        with pytest.raises(openai.APIError, match="reward_failed"):
+            list(stream)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_cancels_its_search(client: httpx.Client, redis: Any, stream: bool) -> None:  # noqa: ANN401, FBT001
+    body = {"prompt": "x", "stream": stream, "partial_images": 0}
+    with pytest.raises(httpx.ReadTimeout):
+        client.post("/v1/images/generations", json=body, timeout=2)
+    [job] = redis.zrange("rollover:jobs", 0, -1)
+    end = time.monotonic() + 30
+    while redis.hget(f"rollover:job:{job}", "status") != "canceled":
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer", "words"),
+    [
+        ({"n": 17}, "/n", "less than or equal to 16"),
+        ({"n": "2"}, "/n", "integer"),
+        ({"size": "1024x1024"}, "/size", "Must be 64"),
+        ({"size": "big"}, "/size", "pattern"),
+        ({"response_format": "url"}, "/response_format", "b64_json"),
+        ({"quality": "hd"}, "/quality", "auto"),
+        ({"num_images": 2}, "/num_images", "Unknown field"),
+        ({"rewards": "brightness"}, "/rewards", "Did you mean 'reward'?"),
+        ({"budget": {"nef": 1}}, "/budget/nef", "Did you mean 'nfe'?"),
+        ({"partial_images": 4}, "/partial_images", "less than or equal to 3"),
+        ({"model": "gpt-image-1"}, "/model", "Unknown model"),
+        ({"user": "me", "metadata": []}, "/metadata", "object"),
+        ({"prompt": 3}, "/prompt", "string"),
+    ],
+)
+def test_what_cannot_be_used_is_pointed_at(
+    client: httpx.Client, redis: Redis, body: dict[str, object], pointer: str, words: str
+) -> None:
+    answer = client.post("/v1/images/generations", json={"prompt": "x"} | body)
+    problem = refused(answer, 422, "invalid_request")
+    assert {error["pointer"] for error in problem["errors"]} == {pointer}
+    assert words in json.dumps(problem["errors"])
+    assert redis.zcard("rollover:jobs") == 0
+
+
+@pytest.mark.parametrize("body", ["[]", "3", "null"])
+def test_a_body_that_is_no_object(client: httpx.Client, body: str) -> None:
+    headers = {"Content-Type": "application/json"}
+    refused(client.post("/v1/images/generations", content=body, headers=headers), 422, "invalid_request")

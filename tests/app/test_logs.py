@@ -1,0 +1,81 @@
+"""The API's log: one JSON object a line, and nothing in it that is secret or forged."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import httpx
+import pytest
+from redis import Redis
+
+from app import logs
+from app.keyring import Keyring, Limits, new_key
+from tests.app.hand import Hand
+from tests.app.test_server import ROOT
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[dict[str, object]]]:
+    """What was logged of requests, as it is written."""
+    caplog.set_level(logging.INFO, logger="rollover.access")
+    formatter = logs.JsonFormatter()
+    return lambda: [json.loads(formatter.format(r)) for r in caplog.records if r.name == "rollover.access"]
+
+
+def test_a_request_is_logged_with_its_id_key_and_generation(
+    client: httpx.Client, redis: Redis, lines: Callable[[], list[dict[str, object]]]
+) -> None:
+    key, secret = new_key("x", Limits())
+    Keyring(redis).add(key)
+    headers = {"Authorization": f"Bearer {secret}", "X-Request-Id": "mine-1"}
+    submitted = client.post("/v1/generations?secret=1", json={"prompt": "private"}, headers=headers)
+    job = submitted.json()["id"]
+    read = client.get(f"/v1/generations/{job}", headers={"Authorization": f"Bearer {secret}"})
+    first, second = lines()
+    assert (first["request"], first["status"], first["path"]) == ("mine-1", 202, "/v1/generations")
+    assert (first["key"], first["generation"]) == (key.id, job)
+    assert second["request"] == read.headers["x-request-id"]
+    assert (second["method"], second["generation"]) == ("GET", job)
+    assert submitted.headers["x-request-id"] == "mine-1"
+    assert not [word for word in (secret, "private", "secret=1") if word in json.dumps(lines())]
+
+
+@pytest.mark.parametrize("given", ["", "a b", 'x","level":"error', "x" * 65])
+def test_an_id_that_could_forge_a_line_is_replaced(client: httpx.Client, given: str) -> None:
+    answer = client.get("/healthz", headers={"X-Request-Id": given})
+    assert answer.headers["x-request-id"] != given
+    assert len(answer.headers["x-request-id"]) == 16
+
+
+def test_a_defect_is_logged_with_its_request(
+    submit: Callable[..., Hand],
+    client: httpx.Client,
+    redis: Redis,
+    lines: Callable[[], list[dict[str, object]]],
+) -> None:
+    hand = submit()
+    redis.hset(f"rollover:job:{hand.id}", "progress", "broken")
+    assert client.get(f"/v1/generations/{hand.id}").status_code == 500
+    last = lines()[-1]
+    assert (last["status"], last["generation"], last["level"]) == (500, hand.id, "error")
+    assert "Traceback" in str(last["exception"])
+
+
+def test_the_process_writes_json_alone(redis_url: str) -> None:
+    program = (
+        "import logging; from app import logs; logs.configure();"
+        "logging.getLogger('uvicorn.error').info('up %s', 1); logging.getLogger('x').warning('two\\nlines')"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=os.environ | {"ROLLOVER_REDIS_URL": redis_url},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    messages = [json.loads(line)["message"] for line in ran.stderr.splitlines()]
+    assert messages == ["up 1", "two\nlines"]

@@ -1,0 +1,96 @@
+"""POST /v1/quotes: what a submission would do and take, from what jobs have taken."""
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from redis import Redis
+
+from contracts.beats import WorkerState
+from contracts.jobs import Seconds, Status, Usage, hash_fields, now
+from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
+from tests.app.hand import Hand, beat
+from tests.app.test_bad_input import refused
+
+
+def quote(client: httpx.Client, **body: object) -> dict[str, Any]:
+    response = client.post("/v1/quotes", json={"prompt": "x", **body})
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def done(redis: Any, hand: Hand, nfe: int, seconds: float, attempts: int = 1) -> None:  # noqa: ANN401
+    """End a job as a worker does that took so long."""
+    hand.start()
+    redis.hset(write_keys(hand.id)[0], "attempts", attempts)
+    usage = Usage(nfe_spent=nfe, model_forwards=0, reward_calls=0, decodes=0, seconds=Seconds(total=seconds))
+    args = write_args(
+        allowed=[Status.RUNNING],
+        status=Status.SUCCEEDED,
+        fence=attempts,
+        fields=hash_fields(usage=usage, completed_at=now()),
+    )
+    assert redis.eval(WRITE_SCRIPT, 2, *write_keys(hand.id), *args)[0] == 1
+    redis.lrem("rq:queue:rollover:shapes", 1, hand.id)
+
+
+def test_a_quote_resolves_and_plans_without_running(client: httpx.Client, redis: Redis) -> None:
+    answer = quote(client, budget={"nfe": 500}, seed=1)
+    assert answer["request"]["search"]["strategy"] == "rbf"
+    assert answer["plan"] == {
+        "nfe": 500,
+        "nfe_unused": 0,
+        "initial_noises": 25,
+        "chains": 2,
+        "levels": 9,
+        "quota": 26,
+        "shares": [236, 235],
+        "finish_steps": 4,
+        "runs": None,
+        "steps": None,
+    }
+    assert answer["nfe_per_second"] is None
+    assert answer["expected_seconds"] is None
+    assert answer["queue"] == {"position": 0, "workers": 0, "wait_seconds": None}
+    assert redis.keys("*") == []
+
+
+def test_time_comes_from_what_jobs_took(
+    client: httpx.Client, redis: Redis, submit: Callable[..., Hand]
+) -> None:
+    done(redis, submit(), nfe=200, seconds=10.0)
+    beat(redis, WorkerState.BUSY)
+    answer = quote(client, budget={"nfe": 400})
+    assert (answer["nfe_per_second"], answer["expected_seconds"]) == (20.0, 20.0)
+    assert answer["queue"] == {"position": 0, "workers": 1, "wait_seconds": 5.0}
+    for _ in range(3):
+        submit()
+    assert quote(client)["queue"] == {"position": 3, "workers": 1, "wait_seconds": 35.0}
+    beat(redis, WorkerState.BUSY, name="w2")
+    assert quote(client)["queue"] == {"position": 3, "workers": 2, "wait_seconds": 20.0}
+    assert quote(client, budget={"nfe": 400, "seconds": 7.5})["expected_seconds"] == 7.5
+
+
+def test_a_free_worker_makes_no_wait(client: httpx.Client, redis: Redis) -> None:
+    beat(redis, WorkerState.READY)
+    beat(redis, WorkerState.LOADING, name="w2")
+    assert quote(client)["queue"] == {"position": 0, "workers": 1, "wait_seconds": 0.0}
+
+
+def test_newer_jobs_count_more_and_repeated_ones_not_at_all(
+    client: httpx.Client, redis: Redis, submit: Callable[..., Hand]
+) -> None:
+    done(redis, submit(), nfe=100, seconds=100.0)
+    for _ in range(12):
+        done(redis, submit(), nfe=100, seconds=10.0)
+    assert quote(client)["nfe_per_second"] == pytest.approx(10, rel=0.2)
+    before = quote(client)["nfe_per_second"]
+    done(redis, submit(), nfe=100, seconds=0.1, attempts=2)
+    assert quote(client)["nfe_per_second"] == before
+
+
+def test_what_cannot_be_submitted_cannot_be_quoted(client: httpx.Client) -> None:
+    problem = refused(client.post("/v1/quotes", json={"prompt": "x", "stepz": 3}), 422, "invalid_request")
+    assert problem["errors"][0]["pointer"] == "/stepz"
+    refused(client.post("/v1/quotes", content=b"{"), 415, "unsupported_media_type")
