@@ -5,7 +5,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from typing import Self
+from typing import Self, cast
 
 import redis
 
@@ -34,6 +34,7 @@ class Beat:
         self._thread = threading.Thread(target=self._run, name="beat", daemon=True)
 
     def __enter__(self) -> Self:
+        self._forget_the_vanished()
         self._beat()
         self._thread.start()
         return self
@@ -46,6 +47,12 @@ class Beat:
             self._transaction(("SREM", WORKERS_KEY, self._facts["name"]), ("DEL", self._key))
         except redis.RedisError as error:
             log.warning("Redis is away; this worker's last sign of life ends by itself: %s", error)
+
+    def _forget_the_vanished(self) -> None:
+        """Remove the names of workers that were killed; one that lives names itself again."""
+        for name in cast("set[str]", self._connection.smembers(WORKERS_KEY)):
+            if not self._connection.exists(worker_key(name)):
+                self._connection.srem(WORKERS_KEY, name)
 
     def show(self, state: WorkerState) -> None:
         """Change the state, visible to others at once."""

@@ -51,6 +51,13 @@ class GenerationJob(Job):
             )
         return run_generation
 
+    def forget_the_vanished(self) -> None:
+        """Remove mentions of executions of which nothing else is left: RQ cannot end a job that has one."""
+        registry = self.execution_registry
+        for name in registry.get_execution_ids():
+            if not self.connection.exists(RqExecution(name, self.id, self.connection).key):
+                self.connection.zrem(registry.key, name)
+
     @property
     def success_callback(self) -> Callable[..., Any]:
         """None of Redis' choosing."""
@@ -205,6 +212,8 @@ class GenerationWorker(SimpleWorker):
         execution: RqExecution,
     ) -> None:
         """As RQ does; but a job that another worker has taken over must not be forgotten."""
+        if isinstance(job, GenerationJob):
+            job.forget_the_vanished()
         if job._result is not Ending.OVERTAKEN:  # noqa: SLF001 -- nothing public has it before it is stored
             super().handle_job_success(job, queue, started_job_registry, execution)
             return

@@ -146,6 +146,7 @@ def test_an_abandoned_job_is_taken_over(desk: Desk, worker: GenerationWorker, ra
     worker.last_cleaned_at = None
     worker.work(burst=True)
     assert desk.record(job).status is Status.SUCCEEDED
+    assert not Job.exists(job, connection=raw)
 
 
 def test_a_job_abandoned_too_often_ends_as_lost(desk: Desk, worker: GenerationWorker, raw: Redis) -> None:
@@ -222,6 +223,15 @@ def abandon(job_id: str, worker: GenerationWorker, raw: Redis) -> None:
     job = Job.fetch(job_id, connection=raw, serializer=JSONSerializer)
     job.set_status(JobStatus.STARTED)
     raw.zadd(queue.started_job_registry.key, {f"{job_id}:gone": 1})
+    # What RQ has of the execution itself expires before the mention of it.
+    raw.zadd(job.execution_registry.key, {"gone": time.time() + 60})
+
+
+@pytest.mark.usefixtures("beat")
+def test_names_of_killed_workers_are_forgotten(desk: Desk) -> None:
+    desk.redis.sadd(WORKERS_KEY, "killed")
+    with Beat(desk.runner.connection, "worker-2", "shapes"):
+        assert desk.redis.smembers(WORKERS_KEY) == {"worker-1", "worker-2"}
 
 
 def test_a_worker_shows_what_it_does(desk: Desk, worker: GenerationWorker, beat: Beat) -> None:
