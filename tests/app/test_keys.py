@@ -200,8 +200,10 @@ def test_a_key_sees_its_own_jobs_and_no_others(
     theirs = accepted(post(other))
     assert [job["id"] for job in mine.get("/v1/generations").json()["data"]] == [own]
     assert [job["id"] for job in other.get("/v1/generations").json()["data"]] == [theirs]
+    listing = f"rollover:key:{mine.headers['x-key']}:jobs"
+    assert redis.zcard(listing) == 1
     assert mine.delete(f"/v1/generations/{own}").status_code == 204
-    assert mine.get("/v1/generations").json()["data"] == []
+    assert redis.zcard(listing) == 0
 
 
 def test_jobs_from_before_the_first_key_belong_to_nobody(
