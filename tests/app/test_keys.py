@@ -162,6 +162,15 @@ def test_a_revoked_key_is_refused_at_once_and_the_last_one_does_not_open_the_ser
     refused(client.get("/v1/models"), 401, "unauthorized")
 
 
+def test_a_secret_must_have_the_whole_digest_and_not_only_the_keys_id(
+    client: httpx.Client, redis: Redis
+) -> None:
+    key, secret = new_key("x", Limits())
+    Keyring(redis).add(key.model_copy(update={"digest": key.digest[:16] + "0" * 48}))
+    answer = client.get("/v1/models", headers={"Authorization": f"Bearer {secret}"})
+    refused(answer, 401, "unauthorized")
+
+
 def test_the_secret_is_stored_nowhere(as_key: Callable[..., httpx.Client], redis: Redis) -> None:
     mine = as_key(nfe_per_day=1000, requests_per_minute=10)
     secret = mine.headers["authorization"].removeprefix("Bearer ")
@@ -200,8 +209,10 @@ def test_a_key_sees_its_own_jobs_and_no_others(
     theirs = accepted(post(other))
     assert [job["id"] for job in mine.get("/v1/generations").json()["data"]] == [own]
     assert [job["id"] for job in other.get("/v1/generations").json()["data"]] == [theirs]
+    listing = f"rollover:key:{mine.headers['x-key']}:jobs"
+    assert redis.zcard(listing) == 1
     assert mine.delete(f"/v1/generations/{own}").status_code == 204
-    assert mine.get("/v1/generations").json()["data"] == []
+    assert redis.zcard(listing) == 0
 
 
 def test_jobs_from_before_the_first_key_belong_to_nobody(
