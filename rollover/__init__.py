@@ -7,11 +7,13 @@ from rollover.errors import (
     AuthError,
     ConflictError,
     ConnectionFailedError,
+    InvalidArgumentError,
     InvalidField,
     InvalidRequestError,
     NotFoundError,
     RolloverError,
     UnavailableError,
+    UnexpectedAnswerError,
     WaitTimeoutError,
 )
 
@@ -24,6 +26,7 @@ __all__ = [
     "ConnectionFailedError",
     "Event",
     "Generation",
+    "InvalidArgumentError",
     "InvalidField",
     "InvalidRequestError",
     "JobError",
@@ -34,5 +37,6 @@ __all__ = [
     "ResultImage",
     "RolloverError",
     "UnavailableError",
+    "UnexpectedAnswerError",
     "WaitTimeoutError",
 ]

@@ -29,6 +29,7 @@ class Call(Generic[T]):
         headers: besides the client's own.
         repeatable: safe to send again when the wire fails.
         hold: seconds the server may take longer than usual, because it was asked to.
+        done: read this where a repetition is a conflict: the first had worked, its answer was lost.
     """
 
     method: str
@@ -39,6 +40,7 @@ class Call(Generic[T]):
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     repeatable: bool = True
     hold: float = 0.0
+    done: "Call[T] | None" = None
 
 
 def submit(body: Mapping[str, Any], idempotency_key: str, hold: float | None) -> Call[Generation]:
@@ -84,7 +86,7 @@ def jobs(status: str | None, cursor: str | None, limit: int | None) -> Call[Page
 
 def cancel(job_id: str) -> Call[Generation]:
     """Ask for a job to end; what it has found so far becomes its result."""
-    return Call("POST", f"{_job(job_id)}/cancel", _document)
+    return Call("POST", f"{_job(job_id)}/cancel", _document, done=get(job_id))
 
 
 def delete(job_id: str) -> Call[None]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rollover.client import Client, default_url
-from rollover.display import document_lines, follow, quote_lines, save, summary
+from rollover.display import OutputError, document_lines, follow, prepare, quote_lines, save, summary
 from rollover.documents import Generation
 from rollover.errors import RolloverError
 from rollover.serve import Stack, StackSettings, environment_of, module, serve, stopping_on_signals
@@ -100,8 +101,16 @@ def generate(  # noqa: PLR0913, PLR0917 -- one argument for each option
         if quote:
             typer.echo(quote_lines(client.quote(prompt, reward=_rewards(reward), nfe=nfe, **fields)))
             return
-        job = client.submit(prompt, reward=_rewards(reward), nfe=nfe, **fields)
-        _finish(client, job, out)
+        steering = _rewards(reward)
+        prepare(out)
+        job = client.submit(prompt, reward=steering, nfe=nfe, **fields)
+        try:
+            _finish(client, job, out)
+        except OutputError as error:
+            image = f"{job.id}-0.{job.request.get('output_format', 'png')}"
+            address = f"{url.rstrip('/')}/v1/generations/{job.id}/images/0"
+            kept = f"The server keeps generation {job.id}: curl -o {image} {address}"
+            raise OutputError(f"{error}\n{kept}") from error
 
 
 @app.command()
@@ -115,6 +124,7 @@ def demo(
 ) -> None:
     """Start everything on a free port, search one image over HTTP, and stop everything."""
     with _errors_as_exit(), tempfile.TemporaryDirectory(prefix="rollover-demo-") as data_dir:
+        prepare(out)
         settings = StackSettings.from_environment(os.environ)
         settings = replace(settings, host="127.0.0.1", port=0, data_dir=Path(data_dir), redis_url=None)
         with stopping_on_signals(), Stack(settings, _say) as stack, Client(stack.url) as client:
@@ -147,7 +157,8 @@ def models(url: Url) -> None:
 def rewards(url: Url) -> None:
     """List the rewards of the server."""
     with _errors_as_exit(), Client(url) as client:
-        _table(client.rewards(), ["name", "range", "differentiable", "licence"])
+        entries = [{**entry, "range": _range(entry)} for entry in client.rewards()]
+        _table(entries, ["name", "range", "differentiable", "licence"])
 
 
 @keys.command("create")
@@ -198,6 +209,7 @@ def _keys(data_dir: Path | None, *arguments: str) -> None:
 
 def _finish(client: Client, job: Generation, out: Path) -> None:
     """Follow a job to its end, write what it left and say how it went; exit code 1 unless it succeeded."""
+    _say(f"{'id':<14} {job.id}")
     job = follow(client, job, Console())
     if job.result:
         typer.echo(summary(job, *save(client, job, out)))
@@ -215,9 +227,12 @@ def _rewards(given: Sequence[str] | None) -> list[dict[str, Any]] | None:
 def _reward(text: str) -> dict[str, Any]:
     name, _, weight = text.partition(":")
     try:
-        return {"name": name, "weight": float(weight)} if weight else {"name": name}
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r}: a reward is NAME or NAME:WEIGHT, the weight a number") from error
+        number = float(weight or 1)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise typer.BadParameter(f"{text!r}: a reward is NAME or NAME:WEIGHT, the weight a finite number")
+    return {"name": name, "weight": number} if weight else {"name": name}
 
 
 def _pairs(given: Sequence[str] | None) -> dict[str, Any] | None:
@@ -230,9 +245,22 @@ def _pair(text: str) -> tuple[str, Any]:
     if not equals:
         raise typer.BadParameter(f"{text!r}: expected KEY=VALUE")
     try:
-        return key, json.loads(value)
+        read = json.loads(value)
     except ValueError:
         return key, value
+    try:
+        json.dumps(read, allow_nan=False)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r}: numbers must be finite") from error
+    return key, read
+
+
+def _range(entry: dict[str, Any]) -> str:
+    """The scores a reward can give."""
+    low, high = entry.get("minimum"), entry.get("maximum")
+    if low is None:
+        return "any number" if high is None else f"up to {high:g}"
+    return f"{low:g} and up" if high is None else f"{low:g} to {high:g}"
 
 
 def _table(entries: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:

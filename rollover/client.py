@@ -14,14 +14,21 @@ import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from urllib.parse import urlsplit
 
 import httpx
 
 from rollover import calls
 from rollover.calls import Call, Reward, TraceFormat
 from rollover.documents import Event, Generation, Page
-from rollover.errors import ConnectionFailedError, UnavailableError, WaitTimeoutError, error_from
+from rollover.errors import (
+    ConflictError,
+    ConnectionFailedError,
+    InvalidArgumentError,
+    UnavailableError,
+    UnexpectedAnswerError,
+    WaitTimeoutError,
+    error_from,
+)
 from rollover.sse import EventParser
 
 T = TypeVar("T")
@@ -32,7 +39,9 @@ ATTEMPTS = 4
 STREAM_ATTEMPTS = 8
 """How often a broken stream is reopened without news before giving up: about 15 s."""
 LONGEST_PAUSE = 3.0
-"""Seconds between two attempts at most."""
+"""Seconds between two attempts at most, where the server does not ask for more."""
+LONGEST_RETRY_AFTER = 30.0
+"""Seconds a server may ask us to wait; where it asks for more, the caller decides."""
 STREAM_SILENCE = 60.0
 """Seconds without a byte after which a stream is taken for broken. Servers send comments far more often."""
 POLL_FIRST, POLL_LAST = 0.1, 2.0
@@ -53,46 +62,85 @@ def default_key() -> str | None:
     return os.environ.get("ROLLOVER_API_KEY") or None
 
 
-def pause(attempt: int) -> float:
-    """Seconds to wait before attempt number ``attempt`` + 1: 0.2, 0.4, 0.8, ... 3."""
-    return min(0.2 * 2.0 ** (attempt - 1), LONGEST_PAUSE)
+def pause(attempt: int, error: Exception | None) -> float:
+    """Seconds to wait before attempt number ``attempt`` + 1: 0.2, 0.4, 0.8, ... 3, or as asked to."""
+    asked = error.retry_after if isinstance(error, UnavailableError) else None
+    return max(min(0.2 * 2.0 ** (attempt - 1), LONGEST_PAUSE), asked or 0.0)
 
 
 def _options(base_url: str | None, api_key: str | None, timeout: float) -> dict[str, Any]:
-    url = base_url or default_url()
+    url = _address(base_url or default_url())
     secret = api_key or default_key()
     headers = {"Authorization": f"Bearer {secret}"} if secret else {}
-    local = urlsplit(url).hostname in {"127.0.0.1", "localhost", "::1"}
+    local = url.host in {"127.0.0.1", "localhost", "::1"}
     # A proxy named in the environment cannot reach this machine's own loopback.
     return {"base_url": url, "headers": headers, "timeout": timeout, "trust_env": not local}
+
+
+def _address(text: str) -> httpx.URL:
+    """Read a server's address. Raises :class:`InvalidArgumentError` where it is none."""
+    try:
+        url = httpx.URL(text)
+    except (httpx.InvalidURL, ValueError) as error:
+        raise InvalidArgumentError(_not_an_address(text)) from error
+    # httpx writes what no host name may hold as %5B and so on.
+    host = url.host and "%" not in url.host
+    if url.scheme not in {"http", "https"} or not host or not 0 < (url.port or 80) <= 65535:
+        raise InvalidArgumentError(_not_an_address(text))
+    return url
+
+
+def _not_an_address(text: str) -> str:
+    return (
+        f"{text!r} is not the address of a server: http://HOST:PORT or https://HOST:PORT, PORT up to 65535."
+    )
 
 
 def _build(http: httpx.Client | httpx.AsyncClient, call: Call[Any]) -> httpx.Request:
     timeout = http.timeout
     if call.hold:
         timeout = httpx.Timeout(**{**timeout.as_dict(), "read": (timeout.read or 0.0) + call.hold})
-    return http.build_request(
-        call.method,
-        call.path,
-        json=call.json,
-        params=call.params or None,
-        headers=dict(call.headers),
-        timeout=timeout,
-    )
+    try:
+        return http.build_request(
+            call.method,
+            call.path,
+            json=call.json,
+            params=call.params or None,
+            headers=dict(call.headers),
+            timeout=timeout,
+        )
+    except ValueError as error:
+        raise InvalidArgumentError(
+            f"The request has no form in JSON: numbers must be finite ({error})."
+        ) from error
 
 
 def _read(call: Call[T], response: httpx.Response) -> T:
     if response.is_error:
         raise error_from(response)
-    return call.read(response)
+    try:
+        return call.read(response)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _unexpected(response) from error
 
 
 def _worth_repeating(call: Call[Any], error: Exception, attempt: int) -> bool:
-    if attempt >= ATTEMPTS or not call.repeatable:
-        return False
-    return isinstance(error, httpx.TransportError) or (
-        isinstance(error, UnavailableError) and error.status == 503
-    )
+    return attempt < ATTEMPTS and call.repeatable and _may_pass(error)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether it is worth waiting for the end of this."""
+    if isinstance(error, UnavailableError):
+        return error.status == 503 and (error.retry_after or 0.0) <= LONGEST_RETRY_AFTER
+    return isinstance(error, httpx.TransportError)
+
+
+def _check_stream(response: httpx.Response) -> None:
+    """See that an answer is a stream with events in it."""
+    if response.status_code == httpx.codes.NO_CONTENT:
+        raise _NothingMoreError
+    if not response.headers.get("content-type", "").startswith("text/event-stream"):
+        raise _unexpected(response)
 
 
 def _stream_headers(last: int) -> dict[str, str]:
@@ -102,6 +150,14 @@ def _stream_headers(last: int) -> dict[str, str]:
 def _unreachable(url: httpx.URL, error: Exception | None) -> ConnectionFailedError:
     reason = f": {error}" if error else ""
     return ConnectionFailedError(f"No answer from {url}{reason}. Is `rollover serve` running there?")
+
+
+def _unexpected(response: httpx.Response) -> UnexpectedAnswerError:
+    kind = response.headers.get("content-type", "no type")
+    return UnexpectedAnswerError(
+        f"{response.url} answered HTTP {response.status_code} with {kind}, not as a Rollover server does. "
+        f"Is another program on that port? ROLLOVER_URL or --url says where the server is."
+    )
 
 
 class Client:
@@ -192,7 +248,8 @@ class Client:
 
     def events(self, job_id: str, after: int = 0) -> Iterator[Event]:
         """Every event after number ``after``, as it comes, to the final one; reconnects when cut."""
-        last, failures, error = after, 0, None
+        last, failures = after, 0
+        error: Exception | None = None
         while failures < STREAM_ATTEMPTS:
             try:
                 for event in self._events_once(job_id, last):
@@ -202,11 +259,13 @@ class Client:
                         return
             except _NothingMoreError:
                 return
-            except httpx.TransportError as broken:
+            except (httpx.TransportError, UnavailableError) as broken:
+                if not _may_pass(broken):
+                    raise
                 error = broken
             failures += 1
-            time.sleep(pause(failures))
-        raise _unreachable(self._http.base_url, error)
+            time.sleep(pause(failures, error))
+        raise _final(error, self._http.base_url)
 
     def list(self, *, status: str | None = None, cursor: str | None = None, limit: int | None = None) -> Page:
         """One page of jobs, newest first; ``page.next`` is the cursor of the one after it."""
@@ -255,10 +314,14 @@ class Client:
         while True:
             try:
                 return self._call_once(call)
+            except ConflictError:
+                if attempt == 1 or call.done is None:
+                    raise
+                call = call.done
             except (httpx.TransportError, UnavailableError) as error:
                 if not _worth_repeating(call, error, attempt):
                     raise _final(error, self._http.base_url) from error
-            time.sleep(pause(attempt))
+                time.sleep(pause(attempt, error))
             attempt += 1
 
     def _call_once(self, call: Call[T]) -> T:
@@ -272,8 +335,7 @@ class Client:
             if response.is_error:
                 response.read()
                 raise error_from(response)
-            if response.status_code == httpx.codes.NO_CONTENT:
-                raise _NothingMoreError
+            _check_stream(response)
             for line in response.iter_lines():
                 if event := parser.feed(line):
                     yield event
@@ -345,7 +407,8 @@ class AsyncClient:
 
     async def events(self, job_id: str, after: int = 0) -> AsyncIterator[Event]:
         """Every event after number ``after``, as it comes, to the final one; reconnects when cut."""
-        last, failures, error = after, 0, None
+        last, failures = after, 0
+        error: Exception | None = None
         while failures < STREAM_ATTEMPTS:
             try:
                 async for event in self._events_once(job_id, last):
@@ -355,11 +418,13 @@ class AsyncClient:
                         return
             except _NothingMoreError:
                 return
-            except httpx.TransportError as broken:
+            except (httpx.TransportError, UnavailableError) as broken:
+                if not _may_pass(broken):
+                    raise
                 error = broken
             failures += 1
-            await asyncio.sleep(pause(failures))
-        raise _unreachable(self._http.base_url, error)
+            await asyncio.sleep(pause(failures, error))
+        raise _final(error, self._http.base_url)
 
     async def list(
         self, *, status: str | None = None, cursor: str | None = None, limit: int | None = None
@@ -410,10 +475,14 @@ class AsyncClient:
         while True:
             try:
                 return await self._call_once(call)
+            except ConflictError:
+                if attempt == 1 or call.done is None:
+                    raise
+                call = call.done
             except (httpx.TransportError, UnavailableError) as error:
                 if not _worth_repeating(call, error, attempt):
                     raise _final(error, self._http.base_url) from error
-            await asyncio.sleep(pause(attempt))
+                await asyncio.sleep(pause(attempt, error))
             attempt += 1
 
     async def _call_once(self, call: Call[T]) -> T:
@@ -427,14 +496,13 @@ class AsyncClient:
             if response.is_error:
                 await response.aread()
                 raise error_from(response)
-            if response.status_code == httpx.codes.NO_CONTENT:
-                raise _NothingMoreError
+            _check_stream(response)
             async for line in response.aiter_lines():
                 if event := parser.feed(line):
                     yield event
 
 
-def _final(error: httpx.TransportError | UnavailableError, url: httpx.URL) -> Exception:
+def _final(error: Exception | None, url: httpx.URL) -> Exception:
     return error if isinstance(error, UnavailableError) else _unreachable(url, error)
 
 

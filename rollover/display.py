@@ -1,7 +1,8 @@
 """What the commands show: a search as it runs, and what came out of it."""
 
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +12,11 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from rollover.client import Client
 from rollover.documents import Event, Generation
+from rollover.errors import ConflictError, RolloverError
+
+
+class OutputError(RolloverError):
+    """What a search found cannot be written where it should go."""
 
 
 class View(Protocol):
@@ -89,19 +95,40 @@ def follow(client: Client, job: Generation, console: Console) -> Generation:
                 return client.get(job.id)
             except KeyboardInterrupt:
                 console.print("cancelling; the best so far is kept")
-                client.cancel(job.id)
+                with suppress(ConflictError):  # it has ended meanwhile
+                    client.cancel(job.id)
+
+
+def prepare(out: Path) -> None:
+    """Make the folder for a result and try it. Raises :class:`OutputError` where nothing can be written."""
+    with _writing_into(out):
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
 
 
 def save(client: Client, job: Generation, out: Path) -> tuple[list[Path], Path]:
-    """Write every image and the trace of an ended job into ``out``; their paths."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Write every image and the trace of an ended job into ``out``; their paths.
+
+    Raises :class:`OutputError` where one cannot be written.
+    """
     images: list[Path] = []
-    for number, content in enumerate(client.images(job.id)):
-        images.append(out / f"{job.id}-{number}.{job.request.get('output_format', 'png')}")
-        images[-1].write_bytes(content)
-    trace = out / f"{job.id}.trace.jsonl"
-    trace.write_bytes(client.trace(job.id))
+    with _writing_into(out):
+        for number, content in enumerate(client.images(job.id)):
+            images.append(out / f"{job.id}-{number}.{job.request.get('output_format', 'png')}")
+            images[-1].write_bytes(content)
+        trace = out / f"{job.id}.trace.jsonl"
+        trace.write_bytes(client.trace(job.id))
     return images, trace
+
+
+@contextmanager
+def _writing_into(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"Cannot write into {out}: {error.strerror}. --out is a folder that can be made and written."
+        ) from error
 
 
 def summary(job: Generation, images: list[Path], trace: Path) -> str:

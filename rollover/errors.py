@@ -15,6 +15,14 @@ class ConnectionFailedError(RolloverError):
     """The server could not be reached, or went away and did not come back."""
 
 
+class InvalidArgumentError(RolloverError, ValueError):
+    """An address that is none, or a value that JSON has no form for. Nothing was sent."""
+
+
+class UnexpectedAnswerError(RolloverError):
+    """What answered does not speak as a Rollover server does."""
+
+
 class WaitTimeoutError(RolloverError):
     """The job had not ended within the time given to :meth:`Client.wait`. It is still running."""
 

@@ -308,12 +308,16 @@ def environment_of(settings: StackSettings, redis_url: str, port: int) -> dict[s
 
 
 def _free_port(settings: StackSettings) -> int:
-    """The port to listen on. Raises :class:`StackError` where it is taken."""
+    """The port to listen on. Raises :class:`StackError` where it is taken, or none."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((settings.host, settings.port))
+        except OverflowError as error:
+            raise StackError(
+                f"There is no port {settings.port}: --port or ROLLOVER_PORT is up to 65535 (0: any free one)."
+            ) from error
         except OSError as error:
             raise StackError(
                 f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}. "
@@ -328,8 +332,14 @@ def _bracketed(host: str) -> str:
 
 def _lock(data_dir: Path) -> IO[str]:
     """Hold the data directory: two Valkeys on one file would destroy it."""
-    data_dir.mkdir(parents=True, exist_ok=True)
-    lock = (data_dir / "serve.lock").open("a+")
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        lock = (data_dir / "serve.lock").open("a+")
+    except OSError as error:
+        raise StackError(
+            f"Cannot keep data in {data_dir}: {error.strerror}. "
+            f"Give a folder that can be made and written with --data-dir or ROLLOVER_DATA_DIR."
+        ) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

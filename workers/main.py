@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return work(options.model or settings.models[0], settings.redis_url, settings, worker_settings)
     except redis.ConnectionError as error:
-        return _refuse(f"no Redis at {settings.redis_url}: {error}", 1)
+        return _refuse(f"no Redis at {settings.redis_url.partition('?')[0].rpartition('@')[2]}: {error}", 1)
     except EngineStartError as error:
         return _refuse(f"the model cannot be loaded: {error}", 1)
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from rollover import AsyncClient, Client
 from rollover import client as client_module
 from rollover.display import quote_lines
 from tests.app.hand import PNG, Hand, beat
-from tests.rollover.unreliable import unreliable
+from tests.rollover.unreliable import HTML, busy, unreliable
 
 Hands = Callable[[str], Hand]
 
@@ -102,11 +103,53 @@ def test_a_stream_that_never_comes_back_is_an_error(server: str, client: Client,
         assert proxy.connections == client_module.STREAM_ATTEMPTS
 
 
+def test_a_server_that_is_away_for_a_moment_is_a_break_in_the_stream(
+    server: str, client: Client, hand: Hands
+) -> None:
+    job_id = finished(client, hand, candidates=20)
+    with unreliable(server, busy(0), 1500, busy(1)) as proxy, Client(proxy.url) as far:
+        began = time.monotonic()
+        assert [event.seq for event in far.events(job_id)] == list(range(1, 25))
+        assert time.monotonic() - began >= 1
+    assert proxy.connections == 4
+
+
+def test_a_stream_whose_server_stays_away_says_so(server: str) -> None:
+    with unreliable(server, *[busy(0)] * 20) as proxy, Client(proxy.url) as far:
+        with pytest.raises(rollover.UnavailableError, match=r"The store is away\."):
+            list(far.events("gen_any"))
+        assert proxy.connections == client_module.STREAM_ATTEMPTS
+
+
+def test_a_repeated_call_waits_as_long_as_the_server_asks(server: str) -> None:
+    with unreliable(server, busy(1)) as proxy, Client(proxy.url) as far:
+        began = time.monotonic()
+        assert far.strategies()
+        assert time.monotonic() - began >= 1
+
+
+def test_a_server_that_asks_for_a_long_wait_is_not_waited_for(server: str) -> None:
+    with unreliable(server, busy(3600), busy(3600)) as proxy, Client(proxy.url) as far:
+        for call in (far.strategies, lambda: list(far.events("gen_any"))):
+            with pytest.raises(rollover.UnavailableError) as refused:
+                call()
+            assert refused.value.retry_after == 3600
+        assert proxy.connections == 2
+
+
 def test_a_submission_whose_answer_is_lost_is_one_job(server: str, client: Client) -> None:
     with unreliable(server, 1, 1) as proxy, Client(proxy.url) as far:
         job = far.submit("a red circle")
     assert proxy.connections == 3
     assert [item.id for item in client.list().items] == [job.id]
+
+
+def test_a_cancel_whose_answer_is_lost_has_worked(server: str, client: Client) -> None:
+    job = client.submit("a red circle")
+    with unreliable(server, 1) as proxy, Client(proxy.url) as far:
+        assert far.cancel(job.id).status == "canceled"
+        with pytest.raises(rollover.ConflictError):
+            far.cancel(job.id)
 
 
 def test_waiting_ends_with_the_job(client: Client, hand: Hands) -> None:
@@ -194,6 +237,38 @@ def test_a_server_that_is_not_there() -> None:
     assert f"127.0.0.1:{port}" in str(failed.value)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:abc",
+        "http://[bad",
+        "http://127.0.0.1:70000",
+        "127.0.0.1:8000",
+        "ftp://here",
+        "http://",
+    ],
+)
+def test_an_address_that_is_none_is_refused(url: str) -> None:
+    for kind in (Client, AsyncClient):
+        with pytest.raises(rollover.InvalidArgumentError, match=r"http://HOST:PORT") as refused:
+            kind(url)
+        assert repr(url) in str(refused.value)
+
+
+def test_a_number_that_json_does_not_have_is_refused(client: Client) -> None:
+    with pytest.raises(rollover.InvalidArgumentError, match="finite"):
+        client.submit("a red circle", budget={"target_reward": float("nan")})
+    assert client.list().items == ()
+
+
+def test_another_program_on_the_port_is_named(server: str) -> None:
+    with unreliable(server, HTML, HTML) as proxy, Client(proxy.url) as far:
+        for call in (far.models, lambda: list(far.events("gen_any"))):
+            with pytest.raises(rollover.UnexpectedAnswerError, match=r"text/html.*another program"):
+                call()
+        assert proxy.connections == 2
+
+
 def test_a_proxy_in_the_environment_is_not_asked_for_this_machine(
     client: Client, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +287,20 @@ def test_the_async_client_does_the_same(server: str, client: Client, hand: Hands
                 seqs = [event.seq async for event in far.events(job_id)]
                 assert seqs == list(range(1, 25))
                 assert [event async for event in far.events(job_id, after=24)] == []
+        with unreliable(server, busy(0), 1500, busy(1)) as proxy:
+            async with AsyncClient(proxy.url) as far:
+                assert [event.seq async for event in far.events(job_id)] == list(range(1, 25))
+        with unreliable(server, busy(0), HTML, HTML) as proxy:
+            async with AsyncClient(proxy.url) as far:
+                with pytest.raises(rollover.UnexpectedAnswerError):
+                    await far.models()
+                with pytest.raises(rollover.UnexpectedAnswerError):
+                    await anext(far.events(job_id))
+        queued = client.submit("a red circle")
+        with unreliable(server, 1) as proxy:
+            async with AsyncClient(proxy.url) as far:
+                assert (await far.cancel(queued.id)).status == "canceled"
+        client.delete(queued.id)
         async with AsyncClient(server) as near:
             job = await near.submit("a red circle", reward="brightness", nfe=99)
             assert (await near.get(job.id)).progress.nfe_budget == 99

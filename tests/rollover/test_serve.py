@@ -106,6 +106,19 @@ def test_a_port_in_use_is_named_and_nothing_is_started(short_dir: Path) -> None:
     assert said == []
 
 
+@pytest.mark.parametrize("port", [70000, -1])
+def test_a_port_that_does_not_exist_is_refused(short_dir: Path, port: int) -> None:
+    with pytest.raises(StackError, match=rf"no port {port}.*ROLLOVER_PORT.*65535"):
+        Stack(StackSettings(port=port, data_dir=short_dir), print).__enter__()
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", "/proc/nope"])
+def test_a_data_directory_that_cannot_be_made_is_refused(short_dir: Path, name: str) -> None:
+    (short_dir / "file").touch()
+    with pytest.raises(StackError, match=rf"{name}: .*--data-dir or ROLLOVER_DATA_DIR"):
+        Stack(StackSettings(port=0, data_dir=short_dir / name), print).__enter__()
+
+
 def test_a_data_directory_in_use_is_refused(serve: Callable[..., Serving], short_dir: Path) -> None:
     first = serve()
     first.pids()

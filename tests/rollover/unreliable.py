@@ -1,4 +1,4 @@
-"""A TCP proxy that cuts connections: what a client meets on a bad network."""
+"""A TCP proxy that cuts connections or answers itself: what a client meets on a bad network."""
 
 import socket
 import threading
@@ -12,12 +12,13 @@ class Unreliable:
     """Forwards to a port of this machine.
 
     Attributes:
-        budgets: bytes of answer that each coming connection lets through before it is cut; then no limit.
+        budgets: for each coming connection the bytes of answer it lets through before it is cut, or the whole
+            answer it gets in place of the server's; then no limit.
         connections: how many there have been.
     """
 
     target: int
-    budgets: list[int] = field(default_factory=list[int])
+    budgets: list[int | bytes] = field(default_factory=list[int | bytes])
     connections: int = 0
     url: str = ""
 
@@ -27,7 +28,15 @@ class Unreliable:
                 near, _ = listener.accept()
                 self.connections += 1
                 budget = self.budgets.pop(0) if self.budgets else None
-                threading.Thread(target=self.forward, args=(near, budget), daemon=True).start()
+                if isinstance(budget, bytes):
+                    self.answer(near, budget)
+                else:
+                    threading.Thread(target=self.forward, args=(near, budget), daemon=True).start()
+
+    def answer(self, near: socket.socket, content: bytes) -> None:
+        with near:
+            near.recv(1 << 16)
+            near.sendall(content)
 
     def forward(self, near: socket.socket, budget: int | None) -> None:
         with near, socket.create_connection(("127.0.0.1", self.target)) as far, suppress(OSError):
@@ -50,8 +59,25 @@ class Unreliable:
             far.shutdown(socket.SHUT_WR)
 
 
+def canned(status: str, content: str, **headers: str) -> bytes:
+    """A whole answer, after which the connection is closed."""
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(content)}", "Connection: close"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", content]).encode()
+
+
+HTML = canned("200 OK", "<html>data: hello</html>\n\n", Content_Type="text/html")
+"""What another program on the port might say."""
+
+
+def busy(seconds: int) -> bytes:
+    """What the server says while its store is away."""
+    problem = '{"code": "redis_unavailable", "detail": "The store is away."}'
+    return canned("503 Service Unavailable", problem, Retry_After=str(seconds))
+
+
 @contextmanager
-def unreliable(target: str, *budgets: int) -> Iterator[Unreliable]:
+def unreliable(target: str, *budgets: int | bytes) -> Iterator[Unreliable]:
     """Run a proxy in front of a server's URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         proxy = Unreliable(int(target.rsplit(":", 1)[1]), list(budgets))

@@ -159,6 +159,11 @@ def ready(redis: Redis) -> bool:
     [
         ("ROLLOVER_MODEL_PATHS", "shapes=/nowhere", "the model cannot be loaded: no model at /nowhere"),
         ("ROLLOVER_REDIS_URL", "unix:///nowhere.sock", "no Redis at unix:///nowhere.sock"),
+        (
+            "ROLLOVER_REDIS_URL",
+            "redis://me:secret@127.0.0.1:1/0?password=secret",
+            "worker: no Redis at 127.0.0.1:1/0: ",
+        ),
         ("ROLLOVER_REDIS_URL", "", "ROLLOVER_REDIS_URL is not set"),
         ("ROLLOVER_PORT", "many", "a ROLLOVER_* setting is wrong"),
     ],
@@ -178,4 +183,6 @@ def test_a_worker_that_cannot_start_says_why(
     if not value:
         monkeypatch.delenv(setting)
     assert main(["--model", "shapes"]) in {1, 2}
-    assert message in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert message in said
+    assert "secret" not in said
