@@ -279,9 +279,9 @@ def _valkey(path: Path, data_dir: Path) -> list[str]:
         "unixsocketperm": "700",
         "dir": str(data_dir),
         "appendonly": "yes",
-        # Every write is in the kernel's hands before its reply, so it survives the death of any process;
-        # a power cut may cost the last second.
-        "appendfsync": "everysec",
+        # Each write is on the disk before its reply. `everysec` is too little even for a killed process: while
+        # the disk is slow to sync, it holds writes back for up to 2 s that were already answered.
+        "appendfsync": "always",
         "save": "",
         "daemonize": "no",
     }

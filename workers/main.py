@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import signal
 import sys
 import threading
 import uuid
@@ -58,6 +59,9 @@ def work(model: str, redis_url: str, settings: Settings, worker_settings: Worker
         worker = GenerationWorker(rq_connection, supervisor, beat)
         try:
             device = engine.start()
+            # Before anyone is told that it is ready, and so may stop it: RQ does this a moment later.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, worker.request_stop)
             beat.show(WorkerState.READY)
             log.info("worker %s serves %s on %s", name, model, device)
             worker.work_on()
