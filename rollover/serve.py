@@ -279,8 +279,8 @@ def _valkey(path: Path, data_dir: Path) -> list[str]:
         "unixsocketperm": "700",
         "dir": str(data_dir),
         "appendonly": "yes",
-        # Each write is on the disk before its reply. `everysec` is too little even for a killed process: while
-        # the disk is slow to sync, it holds writes back for up to 2 s that were already answered.
+        # Each write is on the disk before its reply. `everysec` is too little even for a killed process:
+        # while the disk is slow to sync, it holds writes back for up to 2 s that were already answered.
         "appendfsync": "always",
         "save": "",
         "daemonize": "no",
