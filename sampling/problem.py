@@ -44,7 +44,8 @@ class Problem:
         forwards_per_nfe: rows that the model computes for one prediction (2 under classifier-free guidance).
         keep: how many of the best candidates the state keeps, at least 1.
         device: where latents live.
-        max_batch: the most rows in one model or reward call; None: no limit. It never changes a result.
+        max_batch: the most rows in one model or reward call; None: no limit. It changes no decision rule;
+            a model whose rows differ in their last bits with the batch (most do) may decide a tie otherwise.
     """
 
     velocity: Velocity

@@ -10,7 +10,7 @@ import torch
 
 from models.rewards.protocol import Reward
 
-LIBRARIES = ("rollover", "torch", "diffusers", "transformers", "numpy")
+LIBRARIES = ("rollover", "torch", "diffusers", "transformers", "numpy", "scipy", "pillow")
 CHUNK = 1 << 20
 
 

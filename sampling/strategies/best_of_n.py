@@ -12,7 +12,8 @@ class BestOfN(Base):
     """N = floor(budget / steps) runs from N noises; argmax of the reward.
 
     A remainder that does not pay for a whole run stays unspent: a shorter run would not be one of the N.
-    Run n starts from the noise at address (n, 0, 0), so run 0 is the run of ``base``.
+    Run n starts from the noise at address (n, 0, 0), so run 0 is the run of ``base``, up to the
+    last bits that a model's batch size changes.
 
     Args:
         steps: see Base, as for interpolant, kernel and grid.
