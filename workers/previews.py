@@ -43,7 +43,12 @@ class LevelPictures:
             place = (each.chain, each.level)
             if place not in self._best or each.reward > self._best[place].reward:
                 self._best[place] = each
-        return [self._picture(level, fresh) for level in around.levels]
+        shown = [self._picture(level, fresh) for level in around.levels]
+        # A chain that drew nothing now has ended: runs that report no level must not pile up here.
+        drawing = {candidate.chain for candidate in around.candidates}
+        if drawing:
+            self._best = {place: each for place, each in self._best.items() if place[0] in drawing}
+        return shown
 
     def _picture(self, level: Level, fresh: list[Seen]) -> Pixels | None:
         remembered = [*fresh, *self._best.values()]

@@ -12,7 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from models.shapes.world import CLASSES, COLOUR_NAMES, COLOURS, SHAPES, Description, holds, signed_distance
+from models.shapes.world import (
+    CLASSES,
+    COLOUR_NAMES,
+    COLOURS,
+    SHAPES,
+    TRIANGLE_BOX_DROP,
+    UNIT_AREA,
+    Description,
+    holds,
+    signed_distance,
+)
 
 MIN_COVER = 0.5
 BACKGROUND_TOLERANCE = 0.12
@@ -80,9 +90,8 @@ def _best_overlap(mask: NDArray[np.bool_], shape: str) -> float:
     """IoU of the mask with a template of the same area and bounding-box centre, best over small shifts."""
     height, width = mask.shape
     area = float(mask.sum())
-    unit_area = {"circle": np.pi, "square": (2 * 0.88) ** 2, "triangle": _TRIANGLE_AREA}[shape]
-    radius = float(np.sqrt(area / unit_area))
-    rise = 0.0 if shape != "triangle" else _TRIANGLE_RISE * radius
+    radius = float(np.sqrt(area / UNIT_AREA[shape]))
+    rise = 0.0 if shape != "triangle" else TRIANGLE_BOX_DROP * radius
     pad = 3
     padded = np.pad(mask, pad)
     ys = (np.arange(height + 2 * pad) - pad + 0.5 - height / 2).astype(np.float32)
@@ -93,17 +102,6 @@ def _best_overlap(mask: NDArray[np.bool_], shape: str) -> float:
         union = np.logical_or(template, padded).sum()
         best = max(best, float(np.logical_and(template, padded).sum() / union))
     return best
-
-
-def _measure_triangle() -> tuple[float, float]:
-    """Area of the unit triangle, and its bounding-box centre below its origin."""
-    axis = np.linspace(-2, 2, 2001, dtype=np.float32)
-    inside = signed_distance("triangle", axis[None, :], axis[:, None], 1.0) < 0
-    rows = axis[inside.any(1)]
-    return float(inside.sum() * (axis[1] - axis[0]) ** 2), float((rows[0] + rows[-1]) / 2)
-
-
-_TRIANGLE_AREA, _TRIANGLE_RISE = _measure_triangle()
 
 
 def accepts(image: NDArray[np.float32], description: Description) -> bool:

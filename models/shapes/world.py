@@ -243,6 +243,19 @@ def signed_distance(
     return np.maximum(slanted - 0.52 * radius, dy - 0.85 * radius)
 
 
+def _triangle() -> tuple[float, float, float]:
+    """Area of the unit triangle, and its bounding box's centre and its centroid below its origin."""
+    axis = np.linspace(-2, 2, 2001, dtype=np.float32)
+    inside = signed_distance("triangle", axis[None, :], axis[:, None], 1.0) < 0
+    rows = axis[inside.any(1)]
+    area = float(inside.sum() * (axis[1] - axis[0]) ** 2)
+    return area, float((rows[0] + rows[-1]) / 2), float((inside.sum(1) * axis).sum() / inside.sum())
+
+
+TRIANGLE_AREA, TRIANGLE_BOX_DROP, TRIANGLE_DROP = _triangle()
+UNIT_AREA = {"circle": float(np.pi), "square": (2 * 0.88) ** 2, "triangle": TRIANGLE_AREA}
+
+
 class Split(StrEnum):
     """Kinds of caption."""
 

@@ -37,6 +37,8 @@ from models.shapes.world import (
     RADIUS_RANGE,
     SHAPES,
     TRAINING_MIX,
+    TRIANGLE_DROP,
+    UNIT_AREA,
     Description,
     Scene,
     Thing,
@@ -118,25 +120,15 @@ def _fit(
     area = float(cover.sum())
     if area < 20:
         return centre_x, centre_y, (low + high) / 2
-    unit = {"circle": (np.pi, 0.0), "square": ((2 * 0.88) ** 2, 0.0), "triangle": _TRIANGLE}[shape]
-    radius = float(np.clip((area / unit[0]) ** 0.5, low, high))
+    radius = float(np.clip((area / UNIT_AREA[shape]) ** 0.5, low, high))
+    drop = TRIANGLE_DROP * radius if shape == "triangle" else 0.0
     x = float((cover * xs[None, :]).sum() / area)
-    y = float((cover * ys[:, None]).sum() / area) - unit[1] * radius
+    y = float((cover * ys[:, None]).sum() / area) - drop
     return (
         float(np.clip(x, centre_x - JITTER, centre_x + JITTER)),
         float(np.clip(y, centre_y - JITTER, centre_y + JITTER)),
         radius,
     )
-
-
-def _measure_triangle() -> tuple[float, float]:
-    """Area of the unit triangle, and its centroid below its origin."""
-    axis = np.linspace(-2, 2, 2001, dtype=np.float32)
-    inside = signed_distance("triangle", axis[None, :], axis[:, None], 1.0) < 0
-    return float(inside.sum() * (axis[1] - axis[0]) ** 2), float((inside.sum(1) * axis).sum() / inside.sum())
-
-
-_TRIANGLE = _measure_triangle()
 
 
 @dataclass(frozen=True)
