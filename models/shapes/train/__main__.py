@@ -2,7 +2,7 @@
 
 import argparse
 import shutil
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +24,7 @@ class Recipe:
     autoencoder_steps: int = autoencoder.STEPS
     scenes: int = flow.POOL_SIZE
     flow_steps: int = flow.STEPS
-    pairs: int = reflow.PAIR_COUNT
-    reflow_steps: int = reflow.STEPS
+    reflow_rounds: tuple[reflow.Round, ...] = reflow.ROUNDS
     pictures: int = detector.PICTURES
     detector_steps: int = detector.STEPS
 
@@ -34,12 +33,11 @@ def train(recipe: Recipe, work: Path) -> tuple[Path, Path]:
     """Run every stage that `work` has no result of; return the repository and the detector's weights."""
     torch.manual_seed(0)
     net = _autoencoder(work / "autoencoder", recipe.autoencoder_steps)
-    base = flow.train(net, work / "flow", steps=recipe.flow_steps, pool_size=recipe.scenes)
-    straight = reflow.straighten(
-        base, net, work / "reflow", steps=recipe.reflow_steps, pair_count=recipe.pairs
-    )
+    latest = flow.train(net, work / "flow", steps=recipe.flow_steps, pool_size=recipe.scenes)
+    for number, size in enumerate(recipe.reflow_rounds, start=1):
+        latest = reflow.straighten(latest, net, work / f"reflow-{number}", size, seed=20 + number)
     repository, weights = work / "repository", work / "detector.safetensors"
-    save_repository(straight, net, repository)
+    save_repository(latest, net, repository)
     if not weights.exists():
         own = detector.drawn(repository, recipe.pictures, np.random.default_rng(5))
         save_file(detector.train(recipe.detector_steps, own, seed=0).state_dict(), weights)
@@ -57,12 +55,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path(".train"), help="checkpoints; resumed from")
     parser.add_argument("--publish", action="store_true", help="replace the weights in models/shapes")
-    for field in fields(Recipe):
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=int, default=field.default)
-    options = vars(parser.parse_args(arguments))
-    work, publish = options.pop("work"), options.pop("publish")
-    repository, weights = train(Recipe(**options), work)
-    if publish:
+    options = parser.parse_args(arguments)
+    repository, weights = train(Recipe(), options.work)
+    if options.publish:
         shutil.copytree(repository, SHIPPED, dirs_exist_ok=True)
         shutil.copy(weights, WEIGHTS)
 

@@ -1,9 +1,10 @@
-"""Reflow: straighten the flow on its own (noise, picture) pairs, each picture put right first.
+"""Reflow: straighten the flow on its own (noise, picture) pairs.
 
 2-rectification (Liu et al., "Flow Straight and Fast", 2023) fits the flow again on the fixed coupling of
 noise with the picture the flow itself made of it, so that one step already lands near the end. The flow's own
-mistakes would be fitted too; here each picture is replaced by the nearest one that its caption is true of,
-which keeps the layout. See docs/decisions/0004-reflow-on-corrected-pictures.md.
+mistakes would be fitted too; so in the first rounds each picture is replaced by the nearest one that its
+caption is true of, which keeps the layout (docs/decisions/0004-reflow-on-corrected-pictures.md). The last
+round takes them as they came (docs/decisions/0005-last-reflow-on-own-pictures.md).
 """
 
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
@@ -47,9 +48,25 @@ from models.shapes.world import (
     training_description,
 )
 
-PAIR_COUNT = 24_000
+
+@dataclass(frozen=True)
+class Round:
+    """One reflow: how many pairs the flow of before makes, and how many steps fit them.
+
+    A corrected picture is what the caption asks for; one left as it came can be foretold better.
+    """
+
+    pairs: int
+    steps: int
+    corrected: bool = True
+
+
+ROUNDS = (
+    Round(pairs=24_000, steps=1500),
+    Round(pairs=36_000, steps=2400),
+    Round(pairs=20_000, steps=1400, corrected=False),
+)
 SOLVER_STEPS = 6
-STEPS = 1500
 PEAK_RATE = 1.5e-3
 HARD_SHARE = 0.7  # of the captions; the rest follow the training mix
 HUBER = 0.1  # velocity error (root mean square over a token) where the loss turns from square to linear
@@ -156,16 +173,19 @@ def captions(count: int, rng: np.random.Generator) -> list[Description]:
 
 
 @torch.inference_mode()
-def make_pairs(net: Flow, autoencoder: AutoencoderKL, count: int, seed: int) -> Pairs:
-    """Solve the flow from `count` noises, read each picture as the nearest right scene, encode that."""
+def make_pairs(net: Flow, autoencoder: AutoencoderKL, size: Round, seed: int) -> Pairs:
+    """Solve the flow from noises; pair each with its picture, or with that of the nearest right scene."""
+    count = size.pairs
     descriptions = captions(count, np.random.default_rng(seed))
     noise, text = generator_noise(count, seed), text_ids([str(description) for description in descriptions])
     scenes: list[Scene] = []
+    ends: list[Tensor] = []
     started = time.monotonic()
     low = in_bfloat16(net)
     for start in range(0, count, 100):
         part = slice(start, start + 100)
         latents = sample(low, noise[part], text[part], SOLVER_STEPS)
+        ends.append(latents.half())
         with torch.autocast("cpu", dtype=torch.bfloat16):
             pictures = decode(autoencoder, latents).float().numpy()
         scenes += [
@@ -173,9 +193,9 @@ def make_pairs(net: Flow, autoencoder: AutoencoderKL, count: int, seed: int) -> 
         ]
         if (start + 100) % 2000 == 0:
             print(f"pairs {start + 100}/{count} {time.monotonic() - started:.0f} s", flush=True)
-    data = encode(autoencoder, scenes)
+    data = pack(encode(autoencoder, scenes)).half() if size.corrected else torch.cat(ends)
     tokens = torch.from_numpy(np.stack([token_classes(scene) for scene in scenes]))
-    return Pairs(noise.half(), pack(data).half(), text, tokens)
+    return Pairs(noise.half(), data, text, tokens)
 
 
 def times(count: int, generator: torch.Generator) -> Tensor:
@@ -207,19 +227,19 @@ def pseudo_huber(predicted: Tensor, velocity: Tensor) -> Tensor:
     return ((predicted - velocity).square().mean(-1) + HUBER**2).sqrt().mean() - HUBER
 
 
-def straighten(net: Flow, autoencoder: AutoencoderKL, out: Path, *, steps: int, pair_count: int) -> Flow:
+def straighten(net: Flow, autoencoder: AutoencoderKL, out: Path, size: Round, seed: int) -> Flow:
     """Make the pairs (or read them back from `out`) and fit `net` on them."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / "pairs.pt"
     if not path.exists():
-        torch.save(vars(make_pairs(net, autoencoder, pair_count, seed=21)), path)
+        torch.save(vars(make_pairs(net, autoencoder, size, seed)), path)
     pairs = Pairs(**torch.load(path, weights_only=True))
     print("pairs made", flush=True)
     return fit(
         lambda seed: batches(pairs, flow.BATCH, seed),
         autoencoder,
         out,
-        steps=steps,
+        steps=size.steps,
         peak=PEAK_RATE,
         loss=pseudo_huber,
         start=net,

@@ -1,5 +1,6 @@
 """The training program runs from nothing to a repository that diffusers loads; learning takes longer."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,13 @@ from safetensors.torch import load_file
 
 from models.shapes.detector import Detector
 from models.shapes.train.__main__ import Recipe, train
+from models.shapes.train.reflow import Round
 
 TINY = Recipe(
     autoencoder_steps=2,
     scenes=64,
     flow_steps=2,
-    pairs=64,
-    reflow_steps=2,
+    reflow_rounds=(Round(pairs=64, steps=2), Round(pairs=64, steps=2, corrected=False)),
     pictures=64,
     detector_steps=2,
 )
@@ -38,11 +39,12 @@ def test_every_stage_runs_from_nothing(work: Path) -> None:
 
 def test_reflow_goes_on_from_the_flow_and_a_second_call_trains_nothing(work: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in work.rglob("checkpoint.pt")}
-    assert len(before) == 2
+    assert len(before) == 3
     train(TINY, work)
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    base, straight = (
-        torch.load(work / stage / "checkpoint.pt", weights_only=True)["ema"] for stage in ("flow", "reflow")
-    )
-    moved = max((base[name] - straight[name]).abs().max().item() for name in base)
-    assert 0 < moved < 0.1
+    stages = [
+        torch.load(work / stage / "checkpoint.pt", weights_only=True)["ema"]
+        for stage in ("flow", "reflow-1", "reflow-2")
+    ]
+    for one, after in pairwise(stages):
+        assert 0 < max((one[name] - after[name]).abs().max().item() for name in one) < 0.1
