@@ -2,7 +2,7 @@
 
 import hashlib
 import importlib.metadata
-import inspect
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -44,19 +44,34 @@ def library_versions(names: Iterable[str] = LIBRARIES) -> dict[str, str]:
 
 
 def reward_versions(rewards: Mapping[str, Reward]) -> dict[str, str]:
-    """For each reward the first 12 digits of one hash over its module and the weights it loads."""
+    """For each reward the first 12 digits of one hash over our code that it runs and its weights."""
     return {name: _version(reward) for name, reward in rewards.items()}
 
 
 def _version(reward: Reward) -> str:
-    module = inspect.getsourcefile(type(reward))
+    files = code_of(type(reward).__module__)
+    if reward.facts.weights is not None:
+        files.append(reward.facts.weights)
     total = hashlib.sha256()
-    for path in (module, reward.facts.weights):
-        if path is not None:
-            total.update(file_sha256(Path(path)).encode())
+    for path in files:
+        total.update(file_sha256(path).encode())
     return total.hexdigest()[:12]
 
 
+def code_of(module: str) -> list[Path]:
+    """The source of a module and of those of the same package that it takes names from, and they in turn."""
+    package, found, open_ends = module.partition(".")[0], set[str](), [module]
+    while open_ends:
+        name = open_ends.pop()
+        found.add(name)
+        values = vars(sys.modules[name]).values()
+        origins = {str(getattr(value, "__module__", None)) for value in values}
+        open_ends += [origin for origin in origins - found if origin.partition(".")[0] == package]
+    return [Path(str(sys.modules[name].__file__)) for name in sorted(found)]
+
+
 def device_name(device: torch.device) -> str:
-    """The device, and which GPU it is: pictures are the same to the byte only on the same kind."""
-    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+    """The device, and which or how much of it: only on the same kind are pictures the same to the byte."""
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return f"{device} ({torch.get_num_threads()} threads)"

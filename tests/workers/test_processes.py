@@ -112,6 +112,23 @@ def test_a_worker_told_to_stop_gives_its_job_back_with_its_state(desk: Desk, sta
     assert (resumed.from_nfe, resumed.nfe_redone) == (record.checkpoint.nfe, 0)
 
 
+def test_a_worker_restarted_between_two_jobs_leaves_both_whole(desk: Desk, start: Start) -> None:
+    pictures: list[str] = []
+    for _ in range(2):
+        worker = start()
+        job = desk.submit()
+        wait_for(lambda job=job: desk.record(job).status.final)
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(timeout=20) == 0
+        record, events = desk.record(job), desk.events(job)
+        assert (record.status, record.attempts) == (Status.SUCCEEDED, 1)
+        assert [event.seq for event in events] == list(range(1, len(events) + 1))
+        assert record.result
+        pictures.append(record.result.images[0].sha256)
+    assert pictures[0] == pictures[1]
+    assert desk.redis.scard(WORKERS_KEY) == 0
+
+
 def test_a_redis_that_dies_and_comes_back_stops_nothing(
     settings: Settings, runner: Runner, start: Start, short_dir: Path
 ) -> None:
