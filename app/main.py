@@ -1,11 +1,13 @@
 """The application: settings in, ASGI out."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypedDict
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from pydantic.json_schema import models_json_schema
 
 from app import problems
@@ -29,24 +31,21 @@ class State(TypedDict):
     services: Services
 
 
-class Application(FastAPI):
-    """FastAPI, with the models that routes read and write by hand added to its OpenAPI document."""
-
-    def openapi(self) -> dict[str, Any]:
-        """Return the OpenAPI document."""
-        if self.openapi_schema is None:
-            schemas = super().openapi().setdefault("components", {}).setdefault("schemas", {})
-            _, definitions = models_json_schema(
-                [
-                    (GenerationRequest, "validation"),
-                    (OpenAIImageRequest, "validation"),
-                    (Problem, "serialization"),
-                ],
-                ref_template=SCHEMA_REF,
-            )
-            events = EVENT.json_schema(ref_template=SCHEMA_REF)
-            schemas |= definitions["$defs"] | events.pop("$defs") | {"Event": events}
-        return super().openapi()
+def openapi_of(app: FastAPI, described: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return the OpenAPI document, with the models that routes read and write by hand added to it once."""
+    if app.openapi_schema is None:
+        schemas = described().setdefault("components", {}).setdefault("schemas", {})
+        _, definitions = models_json_schema(
+            [
+                (GenerationRequest, "validation"),
+                (OpenAIImageRequest, "validation"),
+                (Problem, "serialization"),
+            ],
+            ref_template=SCHEMA_REF,
+        )
+        events = EVENT.json_schema(ref_template=SCHEMA_REF)
+        schemas |= definitions["$defs"] | events.pop("$defs") | {"Event": events}
+    return described()
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -66,7 +65,8 @@ def create_app(settings: Settings) -> FastAPI:
         async with opened(settings, redis_url) as services:
             yield {"services": services}
 
-    app = Application(
+    # FastAPI's own /docs loads its script from another server, which a GPU cluster may not reach.
+    app = FastAPIOffline(
         title="Rollover",
         summary="Inference that searches: a prompt, a reward and a budget in; the best image found out.",
         version=installed_version(),
@@ -74,6 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
+    app.openapi = partial(openapi_of, app, app.openapi)
     problems.install(app)
     app.add_middleware(RateLimitHeaders)
     app.state.metrics = RequestMetrics()

@@ -1,6 +1,7 @@
 """The catalogue, readiness, the OpenAPI document, and the process itself."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -87,7 +88,12 @@ def test_every_strategy_listed_can_be_asked_for_with_its_own_defaults(client: ht
 def test_healthz_and_the_way_to_the_documentation(client: httpx.Client) -> None:
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/").headers["location"] == "/docs"
-    assert client.get("/docs").status_code == 200
+    page = client.get("/docs")
+    assert page.status_code == 200
+    sources = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert any(source.endswith(".js") for source in sources)
+    assert [client.get(source).status_code for source in sources] == [200] * len(sources)
+    assert "//" not in "".join(sources)
 
 
 def test_openapi_describes_the_body_and_its_references_resolve(client: httpx.Client) -> None:
