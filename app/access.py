@@ -10,6 +10,7 @@ from app.problems import ProblemError
 from contracts.errors import ErrorCode
 from contracts.keys import KEYRING_KEY, requests_key
 from contracts.requests import Caps
+from contracts.settings import is_loopback
 
 WINDOW_SECONDS = 60
 OPEN_SECONDS = 1.0
@@ -86,33 +87,40 @@ class Access:
         self.local = local
         self.open_until = 0.0
 
-    async def caller(self, secret: str | None) -> Caller:
-        """Return who sends a request with this secret, and count the request.
+    async def caller(self, secret: str | None, host: str | None) -> Caller:
+        """Return who sends a request with this secret to this host, and count the request.
 
         Raises:
             ProblemError: 401 without a valid key, 403 where the server has none but needs one.
         """
         if time.monotonic() < self.open_until:
-            return ANYBODY
+            return self.without_keys(host)
         digest = digest_of(secret or "")
         keys = [KEYRING_KEY, requests_key(id_of(digest))]
         args = [id_of(digest), digest, WINDOW_SECONDS * 1000]
         what, *facts = await self.redis.eval(CHECK_SCRIPT, len(keys), *keys, *args)
         if what == "no_keys":
-            return self.without_keys()
+            self.open_until = time.monotonic() + OPEN_SECONDS
+            return self.without_keys(host)
         if what != "known":
             raise unauthorized(secret, what)
         return known(*facts)
 
-    def without_keys(self) -> Caller:
-        """Let everybody in where everybody is on this machine."""
+    def without_keys(self, host: str | None) -> Caller:
+        """Let everybody in where everybody is on this machine, and meant it.
+
+        A web page can name its own host and have that name point at this machine (DNS rebinding): what a
+        browser then sends comes from here, but is not addressed to a name of this machine.
+        """
         if not self.local:
             detail = (
                 "This server listens beyond its own machine and has no API key yet. Create one there "
                 "with `rollover keys create NAME`, and send it as `Authorization: Bearer KEY`."
             )
             raise ProblemError("no_keys", detail)
-        self.open_until = time.monotonic() + OPEN_SECONDS
+        if not is_loopback(host or ""):
+            detail = f"Without API keys the host must be localhost, 127.0.0.1 or [::1], not '{host}'."
+            raise ProblemError("wrong_host", detail)
         return ANYBODY
 
 

@@ -12,7 +12,7 @@ from app.problems import documented
 from app.services import ServicesDep
 
 BEARER = HTTPBearer(auto_error=False, description="needed once the server has API keys")
-REFUSALS = documented("unauthorized", "no_keys", "rate_limited", "redis_unavailable")
+REFUSALS = documented("unauthorized", "no_keys", "wrong_host", "rate_limited", "redis_unavailable")
 """What any route that needs a caller may answer."""
 
 
@@ -26,7 +26,8 @@ async def caller_of(
     Raises:
         ProblemError: 401, 403, or 429 for one request too many.
     """
-    caller = await services.access.caller(bearer.credentials if bearer else None)
+    secret = bearer.credentials if bearer else None
+    caller = await services.access.caller(secret, request.url.hostname)
     request.state.key = caller.owner
     if caller.requests:
         if caller.requests.left < 0:

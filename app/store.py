@@ -68,10 +68,6 @@ class Store:
         # redis-py's types describe its sync and async forms at once and fit neither.
         self.redis: Any = redis
 
-    async def ping(self) -> None:
-        """Raise RedisError where Redis is away."""
-        await self.redis.ping()
-
     async def record(self, generation: str) -> Record | None:
         """Return a job, or None where there is none."""
         fields = await self.redis.hgetall(job_key(generation))

@@ -27,6 +27,9 @@ ERRORS = MappingProxyType(
             "No API keys",
             "The server can be reached from other machines and has no API key yet: it serves nobody.",
         ),
+        "wrong_host": ErrorKind(
+            403, "Wrong host", "Without API keys a server answers only what is addressed to its own machine."
+        ),
         "not_found": ErrorKind(404, "Not found", "No such route."),
         "generation_not_found": ErrorKind(404, "Generation not found", "No generation has this id."),
         "artifact_not_found": ErrorKind(
@@ -90,6 +93,7 @@ ErrorCode = Literal[
     "malformed_json",
     "unauthorized",
     "no_keys",
+    "wrong_host",
     "not_found",
     "generation_not_found",
     "artifact_not_found",

@@ -113,7 +113,9 @@ class Result(Document):
     """What a search found; one that was canceled or met its deadline has the best so far."""
 
     images: list[Image] = Field(description="best first")
-    first_reward: float = Field(description="before any search: the first candidate's reward")
+    first_reward: float = Field(
+        description="before any search: the reward of the first candidate, which `rbf` predicts in one step"
+    )
     levels: list[LevelRecord]
     stopped_by: StopReason = Field(description="`finished`: no use for the rest of the budget")
     provenance: Provenance

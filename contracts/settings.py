@@ -75,12 +75,17 @@ class Settings(BaseSettings):
     @property
     def local(self) -> bool:
         """Whether the API can be reached from its own machine only."""
-        try:
-            return ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        return is_loopback(self.host)
 
     @property
     def caps(self) -> Caps:
         """What one submission may ask for."""
         return Caps(max_nfe=self.max_nfe, max_prompt_chars=self.max_prompt_chars)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, by name or address, is this machine and no other."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

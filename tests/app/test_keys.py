@@ -118,6 +118,24 @@ def test_an_open_server_ignores_a_key_it_does_not_need(client: httpx.Client) -> 
     assert client.get("/v1/models", headers={"Authorization": "Bearer sk-other"}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8000", "192.168.1.7", "localhost.evil.example"]
+)
+def test_a_page_that_gives_its_name_this_machines_address_gets_nothing(
+    client: httpx.Client, redis: Redis, host: str
+) -> None:
+    for _ in range(2):  # the first answer must not open the door for the next
+        problem = refused(client.get("/v1/generations", headers={"Host": host}), 403, "wrong_host")
+        assert "localhost" in problem["detail"]
+    assert client.get("/v1/generations", headers={"Host": "localhost:1"}).status_code == 200
+    refused(client.get("/v1/generations", headers={"Host": host}), 403, "wrong_host")
+    key, secret = new_key("proxied", Limits())
+    Keyring(redis).add(key)
+    time.sleep(access.OPEN_SECONDS)
+    headers = {"Host": host, "Authorization": f"Bearer {secret}"}
+    assert client.get("/v1/generations", headers=headers).status_code == 200
+
+
 def test_beyond_loopback_a_server_without_keys_serves_nobody_and_says_what_to_do(
     open_address: httpx.Client, redis: Redis
 ) -> None:
