@@ -7,6 +7,8 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from torch import Tensor
 from benchmarks.setup import Method, Task, run
 from benchmarks.tables import save, table
 from models.rewards.protocol import checked_score
+from sampling.problem import Scores
 from sampling.sampler import Sampler
 from sampling.search import search
 from sampling.strategies import make_strategy
@@ -22,45 +25,47 @@ PROMPT = "two red circles and a blue square"
 METHODS = {"rbf": Method("rbf", {}, {}), "best_of_n": Method("best_of_n", {}, {})}
 
 
-def batch_sizes(task: Task, method: Method, nfe: int) -> tuple[list[int], list[int]]:
-    """How many latents each velocity call and each decode-and-reward call of a search has."""
-    calls: tuple[list[int], list[int]] = ([], [])
-    problem = task.problem(nfe, 0, Sampler())
+Calls = list[tuple[Literal["velocity", "score"], int]]
+"""What a search called, in order, and with how many latents."""
+
+
+def calls_of(task: Task, method: Method, nfe: int) -> Calls:
+    """The velocity calls and the decode-and-reward calls of a search."""
+    calls: Calls = []
+    problem = task.problem(nfe, 0, replace(Sampler(), **method.sampler))
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
-        calls[0].append(len(x))
+        calls.append(("velocity", len(x)))
         return problem.velocity(x, t)
 
-    def score(x0: Tensor) -> object:
-        calls[1].append(len(x0))
+    def score(x0: Tensor) -> Scores:
+        calls.append(("score", len(x0)))
         return problem.score(x0)
 
-    counted = type(problem)(**{**_fields(problem), "velocity": velocity, "score": score})
+    counted = replace(problem, velocity=velocity, score=score)
     list(search(counted, make_strategy(method.strategy, method.params)))
     return calls
 
 
-def _fields(problem: object) -> dict[str, object]:
-    return {name: getattr(problem, name) for name in problem.__dataclass_fields__}  # type: ignore[attr-defined]
-
-
-def bare(task: Task, calls: tuple[list[int], list[int]]) -> None:
-    """The same calls on latents at hand, and nothing else."""
-    latents = torch.randn(max(max(part) for part in calls), *task.session.latent_shape)
+def bare(task: Task, calls: Calls) -> None:
+    """The same calls in the same order on latents at hand, and nothing else."""
+    latents = torch.randn(max(size for _, size in calls), *task.session.latent_shape)
     times = torch.full((len(latents),), 0.8)
     (part,) = task.steering.parts.values()
-    for size in calls[0]:
-        task.session.velocity(latents[:size], times[:size])
-    for size in calls[1]:
-        checked_score("reward", part.reward, task.session.decode(latents[:size]), task.prompt).tolist()
+    for kind, size in calls:
+        if kind == "velocity":
+            task.session.velocity(latents[:size], times[:size])
+        else:
+            images = task.session.decode(latents[:size])
+            checked_score("reward", part.reward, images, task.prompt).tolist()
 
 
-def timed(function: Callable[[], object]) -> float:
+def timed(function: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
     """Seconds of one call."""
-    started = time.perf_counter()
+    started = clock()
     with torch.inference_mode():
         function()
-    return time.perf_counter() - started
+    return clock() - started
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -72,7 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
     task = Task.of(PROMPT)
     rows, data = [], {}
     for name, method in METHODS.items():
-        calls = batch_sizes(task, method, options.nfe)
+        calls = calls_of(task, method, options.nfe)
         pairs = [
             (timed(lambda m=method: run(task, m, options.nfe, 0)), timed(lambda c=calls: bare(task, c)))
             for _ in range(options.repeats)
