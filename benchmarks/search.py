@@ -7,7 +7,7 @@ import argparse
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
@@ -53,14 +53,14 @@ VARIANTS = {
 OURS = "rbf"
 
 
-def measure(job: tuple[str, int, int, Sequence[str], str]) -> list[dict[str, Any]]:
+def measure(job: tuple[str, int, int, Mapping[str, Method], str]) -> list[dict[str, Any]]:
     """Run every method on one prompt with one seed."""
     prompt, seed, nfe, methods, given = job
     task = Task.of(prompt, given)
     rows = []
-    for name in methods:
+    for name, method in methods.items():
         started = time.perf_counter()
-        state = run(task, (METHODS | VARIANTS)[name], nfe, seed)
+        state = run(task, method, nfe, seed)
         seconds = time.perf_counter() - started
         best = state.best[0]
         rows.append(
@@ -132,8 +132,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--name", default=None, help="of the result files; search_nfe200 for 200 NFE")
     options = parser.parse_args(arguments)
+    methods = {name: (METHODS | VARIANTS)[name] for name in options.methods}
     jobs = [
-        (prompt, seed, options.nfe, options.methods, options.reward)
+        (prompt, seed, options.nfe, methods, options.reward)
         for prompt in hard_prompts(options.skip + options.prompts)[options.skip :]
         for seed in range(options.seeds)
     ]

@@ -12,6 +12,7 @@ from models.registry import load_model, load_reward
 from models.rewards.composite import Composite, Part
 from models.rewards.protocol import Reward
 from sampling.events import Candidate
+from sampling.guidance import differentiable
 from sampling.problem import Problem, Scores
 from sampling.sampler import Sampler
 from sampling.search import search
@@ -50,15 +51,26 @@ class Task:
 
     def score(self, x0: Tensor) -> Scores:
         """Decode predictions and judge the pictures."""
+        return self._judged(x0)[0]
+
+    def slope(self, x0: Tensor) -> tuple[Scores, Tensor]:
+        """The same, with the gradient of each row's reward."""
+        with differentiable(x0) as leaf:
+            scores, rewards = self._judged(leaf)
+            [gradient] = torch.autograd.grad(rewards.sum(), leaf)
+        return scores, gradient
+
+    def _judged(self, x0: Tensor) -> tuple[Scores, Tensor]:
         images = self.session.decode(x0)
-        total = self.steering.evaluate(images, self.prompt)
-        return Scores(total.scores.tolist(), [{} for _ in range(len(images))], images)
+        rewards = self.steering.evaluate(images, self.prompt).scores
+        return Scores(rewards.tolist(), [{} for _ in range(len(images))], images.detach()), rewards
 
     def problem(self, nfe: int, seed: int, sampler: Sampler) -> Problem:
         """What `sampling.search` takes."""
         return Problem(
             velocity=self.session.velocity,
             score=self.score,
+            slope=self.slope,
             shape=self.session.latent_shape,
             seed=seed,
             nfe=nfe,

@@ -129,6 +129,7 @@ class Seconds(Document):
     model: float = 0.0
     decode: float = 0.0
     reward: float = 0.0
+    gradient: float = 0.0
     total: float = 0.0
 
 
@@ -141,6 +142,9 @@ class Usage(Document):
     model_forwards: int
     reward_calls: int
     decodes: int
+    gradients: int = Field(
+        default=0, description="rewards whose gradient guided: as many passes back through reward and decoder"
+    )
     seconds: Seconds
 
 

@@ -63,6 +63,7 @@ def resolve(
     problems = [
         *prompt_problems(resolved.prompt, caps or Caps()),
         *reward_problems(resolved),
+        *slope_problems(resolved),
         *size_problems("/width", resolved.width, model.width),
         *size_problems("/height", resolved.height, model.height),
         *guidance_problems(resolved.guidance_scale, model),
@@ -110,6 +111,7 @@ def filled_sampler(sampler: SamplerRequest, model: ModelFacts) -> Sampler:
         diffusion=sampler.diffusion,
         diffusion_scale=default_scale(sampler.diffusion) if scale is None else scale,
         eta=sampler.eta,
+        reward_guidance=sampler.reward_guidance,
     )
 
 
@@ -180,13 +182,34 @@ def held_out_problems(resolved: ResolvedRequest, steering: Sequence[str]) -> lis
 
 def reward_name_problems(place: str, name: str, model: str) -> list[FieldProblem]:
     """A reward is in the catalogue and makes sense for the model."""
-    fitting = [facts.name for facts in REWARDS.values() if facts.models is None or model in facts.models]
+    fitting = fitting_rewards(model)
     if name not in REWARDS:
         return [unknown(place, "reward", name, fitting)]
     if name not in fitting:
         detail = f"'{name}' does not apply to model '{model}'."
         return [FieldProblem(pointer=place, detail=detail, allowed=sorted(fitting))]
     return []
+
+
+def fitting_rewards(model: str) -> list[str]:
+    """Rewards that make sense for the model."""
+    return [facts.name for facts in REWARDS.values() if facts.models is None or model in facts.models]
+
+
+def slope_problems(resolved: ResolvedRequest) -> list[FieldProblem]:
+    """Rewards that guide have a gradient, all of them."""
+    if not resolved.sampler.reward_guidance:
+        return []
+    usable = sorted(name for name in fitting_rewards(resolved.model) if REWARDS[name].differentiable)
+    return [
+        FieldProblem(
+            pointer=f"/reward/{index}/name",
+            detail=f"'{term.name}' is not differentiable, which `sampler.reward_guidance` above 0 needs.",
+            allowed=usable,
+        )
+        for index, term in enumerate(resolved.reward)
+        if term.name in REWARDS and not REWARDS[term.name].differentiable
+    ]
 
 
 def size_problems(place: str, size: int, facts: SizeFacts) -> list[FieldProblem]:

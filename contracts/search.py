@@ -18,6 +18,7 @@ Diffusion = Literal["square", "linear", "constant", "sigma", "sin", "flow_grpo"]
 Steps = Annotated[int, Field(ge=1, le=200)]
 Eta = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Scale = Annotated[float, Field(ge=0.0, le=100.0, allow_inf_nan=False)]
+Strength = Annotated[float, Field(ge=0.0, le=1e4, allow_inf_nan=False)]
 
 
 class Strict(BaseModel):
@@ -36,6 +37,10 @@ class SamplerRequest(Strict):
     diffusion: Diffusion = "square"
     diffusion_scale: Scale | None = Field(default=None, description="default 3.0; 0.7 for flow_grpo")
     eta: Eta = Field(default=1.0, description="noise of kernel ddim: 0 none, 1 the ancestral sampler's")
+    reward_guidance: Strength = Field(
+        default=0.0,
+        description="strength, 1 / beta, by which the reward's gradient is added to the score; 0: not at all",
+    )
 
 
 class Sampler(Strict):
@@ -48,6 +53,8 @@ class Sampler(Strict):
     diffusion: Diffusion
     diffusion_scale: Scale
     eta: Eta
+    reward_guidance: Strength = 0.0
+    """Jobs submitted before it was there have none."""
 
 
 class StrategyParams(Strict):

@@ -38,7 +38,10 @@ class Session(Protocol):
         ...
 
     def decode(self, x0: Tensor) -> Tensor:
-        """Pictures [b, 3, height, width], float32 in [0, 1], of clean latents [b, *latent_shape]."""
+        """Pictures [b, 3, height, width], float32 in [0, 1], of clean latents [b, *latent_shape].
+
+        Gradients flow from the pictures to latents that require them.
+        """
         ...
 
 

@@ -9,6 +9,7 @@ any (x, t), and the blocks after the loop are the decoder. The scheduler never s
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -142,11 +143,11 @@ class ModularSession:
             _, state = block(self._pipeline, state, i=0, t=times)
         return cast("Tensor", state["noise_pred"]).float()
 
-    @torch.inference_mode()
     def decode(self, x0: Tensor) -> Tensor:
         """See `models.backend.Session.decode`."""
         self._check(x0)
-        state = copy_state(self._prepare(len(x0)))
+        with torch.inference_mode():
+            state = copy_state(self._prepare(len(x0)))
         state.values |= {"latents": x0.to(self._device, self._dtype), "output_type": "pt"}
         images = run(self._stages.decode, self._pipeline, state).values["images"]
         if images.shape != (len(x0), 3, *self._size):
@@ -244,7 +245,7 @@ def load_network(spec: ComponentSpec, dtype: torch.dtype) -> torch.nn.Module:
     )
     if info["missing_keys"]:
         raise ValueError(f"its file lacks {', '.join(sorted(info['missing_keys']))}")
-    return network
+    return network.requires_grad_(requires_grad=False)
 
 
 def lay_out_for_speed(pipeline: ModularPipeline) -> None:
@@ -276,8 +277,14 @@ def split(blocks: ModularPipelineBlocks) -> Stages:
         prepare=tuple(leaves[first:at]),
         loop=loop,
         denoisers=tuple(loop.sub_blocks[name] for name in denoisers),
-        decode=tuple(leaves[at + 1 :]),
+        decode=tuple(differentiable(leaf) for leaf in leaves[at + 1 :]),
     )
+
+
+def differentiable(block: ModularPipelineBlocks) -> Block:
+    """The block without the `torch.no_grad` that diffusers puts around each: the caller has the say."""
+    call = type(block).__call__
+    return partial(getattr(call, "__wrapped__", call), block)
 
 
 def declared_defaults(blocks: ModularPipelineBlocks) -> dict[str, Any]:

@@ -37,7 +37,7 @@ TYPES: dict[str, str] = {
 def save(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """A state as named tensors (on the CPU, none sharing memory) and a dict that JSON holds exactly.
 
-    Images are left out: they can be decoded again from the predictions.
+    Images are left out: whoever needs one keeps it.
 
     Raises:
         CheckpointError: for a state that holds something not in TYPES.

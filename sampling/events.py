@@ -39,15 +39,16 @@ class Candidate:
         t: the time of the latent that it was drawn from, or at which its solve began; 1 for an initial noise.
         t_next: the time of its own latent.
         parent: ``nfe`` of the candidate that it was drawn from; None for an initial noise or a plain run.
-        reward: of prediction.x0; finite.
+        reward: of the data that the model predicts; finite.
         rewards: the parts of that reward, by name.
         best_reward: the best of the whole run, this one included; it never falls.
         decision: what became of it.
         quota: draws that its chain had at this level; 0 outside RBF's levels.
         carried: of those, rolled over from the levels before.
         x: [*latent] at t_next.
-        prediction: the model's, of x.
-        image: [3, h, w] in [0, 1], the decoded prediction.x0; None if there is none or after a restore.
+        prediction: of x, that steps from it are made with: the model's, moved where the reward guides.
+        image: [3, h, w] in [0, 1], the decoded data that the model predicts; None if there is none or after
+            a restore.
     """
 
     nfe: int

@@ -17,6 +17,7 @@ class Ledger:
         model_forwards: rows through the model; more than nfe_spent under classifier-free guidance.
         decodes: predictions decoded to an image.
         reward_calls: predictions scored.
+        gradients: of those, with the gradient of the reward: a pass back through reward and decoder each.
     """
 
     nfe_budget: int
@@ -26,6 +27,7 @@ class Ledger:
     model_forwards: int = 0
     decodes: int = 0
     reward_calls: int = 0
+    gradients: int = 0
 
     @property
     def nfe_left(self) -> int:
@@ -46,9 +48,14 @@ class Ledger:
             model_forwards=self.model_forwards + nfe * forwards_per_nfe,
         )
 
-    def scored(self, count: int, decodes: int) -> "Ledger":
+    def scored(self, count: int, decodes: int, gradients: int = 0) -> "Ledger":
         """Note ``count`` predictions scored, ``decodes`` of them by way of an image."""
-        return replace(self, reward_calls=self.reward_calls + count, decodes=self.decodes + decodes)
+        return replace(
+            self,
+            reward_calls=self.reward_calls + count,
+            decodes=self.decodes + decodes,
+            gradients=self.gradients + gradients,
+        )
 
     def unused(self, count: int) -> "Ledger":
         """Note ``count`` evaluations, already charged, that no decision used."""

@@ -28,6 +28,8 @@ class Scores:
 
 # x0 [b, *latent] -> Scores
 Score = Callable[[Tensor], Scores]
+# x0 [b, *latent] -> the same Scores, and [b, *latent] the gradient of each row's reward by its own x0
+Slope = Callable[[Tensor], tuple[Scores, Tensor]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +46,7 @@ class Problem:
         forwards_per_nfe: rows that the model computes for one prediction (2 under classifier-free guidance).
         keep: how many of the best candidates the state keeps, at least 1.
         device: where latents live.
+        slope: score with its gradient; needed where the sampler guides by it.
         max_batch: the most rows in one model or reward call; None: no limit. It changes no decision rule;
             a model whose rows differ in their last bits with the batch (most do) may decide a tie otherwise.
     """
@@ -57,6 +60,7 @@ class Problem:
     forwards_per_nfe: int = 1
     keep: int = 1
     device: torch.device | str = "cpu"
+    slope: Slope | None = None
     max_batch: int | None = None
 
     def __post_init__(self) -> None:
@@ -67,6 +71,13 @@ class Problem:
                 raise ValueError(f"{name} is at least 1, and was {getattr(self, name)}")
         if self.max_batch is not None and self.max_batch < 1:
             raise ValueError(f"max_batch is at least 1, and was {self.max_batch}")
+        if self.guided and self.slope is None:
+            raise ValueError("reward_guidance needs the slope of the reward")
+
+    @property
+    def guided(self) -> bool:
+        """Whether latents move by the reward's gradient too."""
+        return self.sampler.reward_guidance > 0
 
     @property
     def noise(self) -> AddressedNoise:

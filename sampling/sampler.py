@@ -27,6 +27,7 @@ class Sampler:
         diffusion: g of euler_maruyama: square, linear, constant, sigma, sin or flow_grpo.
         diffusion_scale: what g is multiplied by; 3 with "square" is the paper's.
         eta: noise of ddim in [0, 1]; 0 is deterministic, 1 the ancestral sampler.
+        reward_guidance: strength 1 / beta of sampling.guidance, finite and at least 0; 0 is none.
 
     Raises:
         UnknownNameError: for a name not in the tables.
@@ -40,6 +41,7 @@ class Sampler:
     diffusion: str = "square"
     diffusion_scale: float = 3.0
     eta: float = 1.0
+    reward_guidance: float = 0.0
 
     def __post_init__(self) -> None:
         look_up("interpolant", self.interpolant, INTERPOLANTS)
@@ -48,8 +50,10 @@ class Sampler:
         look_up("diffusion", self.diffusion, DIFFUSIONS)
         if self.steps < 1:
             raise ValueError(f"steps is at least 1, and was {self.steps}")
-        if not (math.isfinite(self.diffusion_scale) and self.diffusion_scale >= 0):
-            raise ValueError(f"diffusion_scale is finite and not negative, and was {self.diffusion_scale}")
+        for name in ("diffusion_scale", "reward_guidance"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} is finite and not negative, and was {value}")
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta lies in [0, 1], and was {self.eta}")
 

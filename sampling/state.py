@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sampling.errors import RewardError
 from sampling.events import Candidate, Decision, Level
+from sampling.guidance import judge
 from sampling.ledger import Ledger
 from sampling.prediction import Prediction, predict, unstack
 from sampling.problem import Problem, Scores
@@ -78,10 +79,9 @@ def evaluate(
     for part in chunks(len(addresses), problem.max_batch):
         times = [address.t_next for address in addresses[part]]
         prediction = predict(problem.velocity, problem.sampler.path, x[part], times)
-        scores = problem.score(prediction.x0)
-        _check(scores, len(times))
-        ledger = ledger.scored(len(times), 0 if scores.images is None else len(times))
-        rows = zip(addresses[part], x[part].unbind(), unstack(prediction), strict=True)
+        scores, onward = judge(problem, prediction, times)
+        ledger = _scored(problem, ledger, scores, len(times))
+        rows = zip(addresses[part], x[part].unbind(), unstack(onward), strict=True)
         for i, (address, latent, row) in enumerate(rows):
             best_reward = max(best_reward, scores.rewards[i])
             nfe = state.ledger.nfe_spent + len(candidates) + 1
@@ -124,10 +124,18 @@ def decide(
 
 
 def predict_unscored(problem: Problem, state: S, x: Tensor, r: Sequence[float]) -> tuple[S, Prediction]:
-    """Charge for and make predictions that only serve the next step. Arguments as in ``evaluate``."""
+    """Charge for and make predictions that only serve the next step. Arguments as in ``evaluate``.
+
+    Where the reward guides, they are scored nevertheless, for its gradient.
+    """
     ledger = state.ledger.charge(len(r), problem.forwards_per_nfe)
-    path = problem.sampler.path
-    parts = [predict(problem.velocity, path, x[part], r[part]) for part in chunks(len(r), problem.max_batch)]
+    parts: list[Prediction] = []
+    for part in chunks(len(r), problem.max_batch):
+        prediction = predict(problem.velocity, problem.sampler.path, x[part], r[part])
+        if problem.guided:
+            scores, prediction = judge(problem, prediction, r[part])
+            ledger = _scored(problem, ledger, scores, len(r[part]))
+        parts.append(prediction)
     joined = Prediction(torch.cat([p.x0 for p in parts]), torch.cat([p.eps for p in parts]))
     return replace(state, ledger=ledger), parts[0] if len(parts) == 1 else joined
 
@@ -191,6 +199,12 @@ def _candidate(
         prediction=prediction,
         image=None if scores.images is None else scores.images[row],
     )
+
+
+def _scored(problem: Problem, ledger: Ledger, scores: Scores, count: int) -> Ledger:
+    _check(scores, count)
+    decodes = 0 if scores.images is None else count
+    return ledger.scored(count, decodes, count if problem.guided else 0)
 
 
 def _check(scores: Scores, count: int) -> None:

@@ -143,6 +143,7 @@ class Engine:
         problem = Problem(
             velocity=metered.velocity,
             score=metered.score,
+            slope=metered.slope,
             shape=session.latent_shape,
             seed=request.seed,
             nfe=request.budget.nfe,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from models.backend import Session
 from models.rewards.composite import Composite
+from sampling.guidance import differentiable
 from sampling.problem import Scores
 from workers.failures import JobFailedError, ModelFailedError, RewardFailedError
 
@@ -61,6 +62,18 @@ class Metered:
 
     def score(self, x0: Tensor) -> Scores:
         """Decode predictions [b, *latent] and judge the pictures."""
+        return self._judged(x0)[0]
+
+    def slope(self, x0: Tensor) -> tuple[Scores, Tensor]:
+        """See `sampling.problem.Slope`."""
+        with differentiable(x0) as leaf:
+            scores, total = self._judged(leaf)
+            with self.clock.time("gradient", RewardFailedError):
+                [gradient] = torch.autograd.grad(total.sum(), leaf)
+        return scores, gradient
+
+    def _judged(self, x0: Tensor) -> tuple[Scores, Tensor]:
+        """The verdict, and its rewards [b] as they were computed."""
         self.rows = len(x0)
         with self.clock.time("decode", ModelFailedError):
             images = self.session.decode(x0)
@@ -69,4 +82,4 @@ class Metered:
             parts = {name: scores.tolist() for name, scores in total.parts.items()}
             rewards: list[float] = total.scores.tolist()
         rows = [{name: values[row] for name, values in parts.items()} for row in range(len(rewards))]
-        return Scores(rewards=rewards, parts=rows, images=images)
+        return Scores(rewards=rewards, parts=rows, images=images.detach()), total.scores

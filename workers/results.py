@@ -79,6 +79,7 @@ class Results:
             model_forwards=ledger.model_forwards,
             reward_calls=ledger.reward_calls,
             decodes=ledger.decodes,
+            gradients=ledger.gradients,
             seconds=Seconds(
                 queued=max(waited.total_seconds(), 0.0),
                 total=self.seconds,

@@ -56,9 +56,11 @@ def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 @cache
 def load(device: torch.device) -> Detector:
     """The shipped detector, one for all rewards on a device."""
-    detector = Detector()
-    detector.load_state_dict(load_file(WEIGHTS))
-    return detector.eval().requires_grad_(requires_grad=False).to(device)
+    # Whoever is first may be in inference mode; through weights made in it no gradient would ever flow.
+    with torch.inference_mode(mode=False):
+        detector = Detector()
+        detector.load_state_dict(load_file(WEIGHTS))
+        return detector.eval().requires_grad_(requires_grad=False).to(device)
 
 
 def heat(images: Tensor, device: torch.device) -> Tensor:

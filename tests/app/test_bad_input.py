@@ -83,6 +83,13 @@ INVALID: list[tuple[str, str, str]] = [
     ('"sampler": {"steps": 0}', "/sampler/steps", "greater than or equal to 1"),
     ('"sampler": {"diffusion_scale": -1}', "/sampler/diffusion_scale", "greater than or equal to 0"),
     ('"sampler": {"eta": 2}', "/sampler/eta", "less than or equal to 1"),
+    ('"sampler": {"reward_guidance": -1}', "/sampler/reward_guidance", "greater than or equal to 0"),
+    ('"sampler": {"reward_guidence": 1}', "/sampler/reward_guidence", "Did you mean 'reward_guidance'?"),
+    (
+        '"sampler": {"reward_guidance": 1}, "reward": ["brightness", "compressibility"]',
+        "/reward/1",
+        "not differentiable",
+    ),
     ('"num_images": 0', "/num_images", "greater than or equal to 1"),
     ('"num_images": 17', "/num_images", "less than or equal to 16"),
     ('"num_images": 2, "search": {"strategy": "base"}', "/num_images", "one picture"),

@@ -52,6 +52,23 @@ def test_caps() -> None:
         accept({"prompt": "four"}, caps=Caps(max_prompt_chars=3))
 
 
+def test_only_rewards_with_a_gradient_guide() -> None:
+    steer = {"prompt": "x", "reward": ["brightness", {"name": "compressibility", "weight": 0.1}]}
+    assert accept(steer).sampler.reward_guidance == 0
+    [problem] = problems_of(steer | {"sampler": {"reward_guidance": 2.0}}) or []
+    assert problem.pointer == "/reward/1/name"
+    assert problem.detail.startswith("'compressibility' is not differentiable")
+    assert problem.allowed == ["brightness", "colorfulness", "object_count", "scene_match", "sharpness"]
+    guiding = {"prompt": "x", "reward": ["brightness", "scene_match"], "sampler": {"reward_guidance": 2.0}}
+    assert accept(guiding).sampler.reward_guidance == 2.0
+
+
+def test_a_job_stored_before_there_was_guidance_has_none() -> None:
+    stored = accept({"prompt": "x"}).model_dump()
+    del stored["sampler"]["reward_guidance"]
+    assert ResolvedRequest.model_validate(stored).sampler.reward_guidance == 0
+
+
 SEARCHES = st.one_of(
     st.just({"strategy": "base"}),
     st.fixed_dictionaries({"strategy": st.just("best_of_n"), "steps": st.integers(1, 20)}),

@@ -136,6 +136,23 @@ def test_decoding_in_chunks_is_decoding_the_whole(session: ModularSession, repos
     torch.testing.assert_close(whole, chunks, rtol=0, atol=1e-5)
 
 
+@repositories
+def test_gradients_flow_from_the_pictures_to_the_latents(session: ModularSession) -> None:
+    x0 = noise(3, session)
+    direction = noise(3, session).flip(0)
+    with torch.inference_mode():  # whoever decodes first must not leave anything that gradients cannot pass
+        pictures = session.decode(x0)
+    weights = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(0))
+    leaf = x0.clone().requires_grad_()
+    decoded = session.decode(leaf)
+    torch.testing.assert_close(decoded, pictures, rtol=0, atol=1e-5)
+    [gradient] = torch.autograd.grad((decoded * weights).sum(), leaf)
+    step = 1e-2
+    rise = ((session.decode(x0 + step * direction) - session.decode(x0 - step * direction)) * weights).sum()
+    assert (gradient * direction).sum().item() == pytest.approx(rise.item() / (2 * step), rel=0.05)
+    assert not session.decode(x0).requires_grad
+
+
 def test_calls_leave_no_trace_in_the_next_one(backend: ModularBackend, session: ModularSession) -> None:
     x, t = noise(3, session), torch.tensor([0.9, 0.5, 0.1])
     first, picture = session.velocity(x, t), session.decode(x)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sampling.guidance import differentiable
 from sampling.prediction import Prediction, Velocity
 from sampling.problem import Scores
 
@@ -72,3 +73,10 @@ class Nearness:
         rewards = [-(math.dist(row, self.target) ** 2) for row in x0.tolist()]
         images = x0.new_zeros(len(x0), 3, 2, 2) + x0.mean(1).view(-1, 1, 1, 1)
         return Scores(rewards=rewards, parts=[{"nearness": reward} for reward in rewards], images=images)
+
+    def slope(self, x0: Tensor) -> tuple[Scores, Tensor]:
+        """The same with its gradient, by autograd, as models have it."""
+        with differentiable(x0) as leaf:
+            rewards = -(leaf - torch.tensor(self.target, dtype=leaf.dtype)).square().sum(1)
+            [gradient] = torch.autograd.grad(rewards.sum(), leaf)
+        return self(x0), gradient

@@ -88,6 +88,7 @@ samplers = st.fixed_dictionaries(
         "steps": st.integers(2, 5),
         "interpolant": st.sampled_from(["linear", "vp"]),
         "kernel": st.sampled_from(["ode", "euler_maruyama", "ddim"]),
+        "reward_guidance": st.sampled_from([0.0, 0.3]),
     }
 )
 more = st.integers(0, 40)
@@ -124,7 +125,10 @@ def test_the_budget_is_kept_and_every_evaluation_told(
     state, got, ledger = done[-1].state, candidates(done), done[-1].state.ledger
     assert ledger.nfe_spent <= made.nfe
     assert ledger.nfe_spent == ledger.model_forwards
-    assert ledger.reward_calls == len(got)
+    # Guided by the reward, every prediction is scored, those that only serve the next step too.
+    guided = sampler["reward_guidance"] > 0
+    assert ledger.reward_calls == ledger.decodes == (made.nfe - ledger.nfe_left if guided else len(got))
+    assert ledger.gradients == (ledger.nfe_spent if guided else 0)
     assert (make_strategy(*tried).unspent(made, state) is None) == (ledger.nfe_left == 0)
     spent = [one.state.ledger.nfe_spent for one in done]
     assert spent == sorted(set(spent))

@@ -47,7 +47,15 @@ def test_an_unknown_name_meets_its_neighbour(field: str, value: Any, near: str) 
 
 @pytest.mark.parametrize(
     "settings",
-    [{"steps": 0}, {"diffusion_scale": -1.0}, {"diffusion_scale": math.nan}, {"eta": 1.5}, {"eta": math.nan}],
+    [
+        {"steps": 0},
+        {"diffusion_scale": -1.0},
+        {"diffusion_scale": math.nan},
+        {"eta": 1.5},
+        {"eta": math.nan},
+        {"reward_guidance": -1.0},
+        {"reward_guidance": math.inf},
+    ],
     ids=str,
 )
 def test_a_number_out_of_range_is_refused(settings: dict[str, Any]) -> None:

@@ -15,10 +15,8 @@ TARGET = Nearness((1.2, -0.8))
 def problem(nfe: int, seed: int = 0, score: Score = TARGET, **settings: Any) -> Problem:  # noqa: ANN401
     """A problem on the mixture; settings go to Problem, those of a Sampler under ``sampler``."""
     sampler = Sampler(**settings.pop("sampler", {"steps": 5}))
-    velocity = row_by_row(MIXTURE.velocity)
-    return Problem(
-        velocity=velocity, score=score, shape=(2,), seed=seed, nfe=nfe, sampler=sampler, **settings
-    )
+    given = {"velocity": row_by_row(MIXTURE.velocity), "slope": TARGET.slope, "shape": (2,), **settings}
+    return Problem(score=score, seed=seed, nfe=nfe, sampler=sampler, **given)
 
 
 def rounds(name: str, parameters: dict[str, Any], made: Problem) -> list[Round[Any]]:

@@ -25,6 +25,7 @@ SEARCHES: list[dict[str, Any]] = [
     {"search": {"strategy": "rbf", "mode": "upstream"}, "budget": {"nfe": 90}},
     {"search": {"strategy": "rbf", "initial_noises": 3, "start": "top"}, "previews": "none"},
     {"search": {"strategy": "smc"}, "sampler": {"steps": 4}},
+    {"sampler": {"reward_guidance": 30.0}},
 ]
 
 
@@ -54,7 +55,8 @@ def outcome(record: Record) -> tuple[object, ...]:
     assert record.result
     assert record.usage
     images = [(image.sha256, image.reward, image.nfe, image.held_out) for image in record.result.images]
-    spent = record.usage.model_dump(include={"nfe_spent", "nfe_unused", "model_forwards", "reward_calls"})
+    counted = {"nfe_spent", "nfe_unused", "model_forwards", "reward_calls", "gradients"}
+    spent = record.usage.model_dump(include=counted)
     return images, record.result.levels, record.result.first_reward, record.result.stopped_by, spent
 
 

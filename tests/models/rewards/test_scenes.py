@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.registry import load_reward
+from models.shapes import detector
 from models.shapes.world import Description, Scene, describe, parse, place, render
 from models.shapes.world import Split as Kind
 
@@ -98,7 +99,25 @@ def test_a_prompt_that_cannot_be_read_is_refused(name: str, prompt: str) -> None
 
 @pytest.mark.parametrize("name", LEARNED)
 def test_the_learned_rewards_have_gradients(name: str) -> None:
+    detector.load.cache_clear()
+    with torch.inference_mode():  # as a search whose first step loads the weights
+        load_reward(name).score(torch.zeros(1, 3, 64, 64), "a red circle")
     images = torch.full((2, 3, 64, 64), 0.5, requires_grad=True)
     [gradient] = torch.autograd.grad(load_reward(name).score(images, "a red circle").sum(), images)
     assert torch.isfinite(gradient).all()
     assert gradient.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_the_learned_rewards_gradients_are_slopes(name: str) -> None:
+    prompt = parse("a red circle above a blue square")
+    other = parse("a red circle below a green square")
+    rng = np.random.default_rng(6)
+    between = [(drawn(place(prompt, rng)) + drawn(place(other, rng))) / 2 for _ in range(6)]
+    images, reward = torch.stack(between), load_reward(name)
+    leaf = images.clone().requires_grad_()
+    [gradient] = torch.autograd.grad(reward.score(leaf, str(prompt)).sum(), leaf)
+    direction = gradient / gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    up, down = (reward.score(images + way * direction, str(prompt)) for way in (0.02, -0.02))
+    slope = gradient.flatten(1).norm(dim=1)
+    torch.testing.assert_close((up - down) / 0.04, slope, rtol=0.1, atol=1e-3)
