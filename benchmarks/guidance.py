@@ -1,4 +1,4 @@
-"""What the reward's gradient adds to a search at equal NFE, by pairs with the same without, and what it costs.
+"""What the reward's gradient adds to a search at equal NFE, by pairs with the same without, and its cost.
 
 python -m benchmarks.guidance --prompts 24 --nfe 100
 """

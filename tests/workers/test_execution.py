@@ -205,3 +205,12 @@ def test_rewards_stay_warm(desk: Desk) -> None:
     desk.run()
     assert isinstance(loaded, Brightness)
     assert desk.runner.engine.rewards["brightness"] is loaded
+
+
+def test_the_rewards_gradient_guides_and_is_accounted_for(desk: Desk) -> None:
+    plain, plain_usage = ended(desk.run(search={"strategy": "base"}))
+    result, usage = ended(desk.run(search={"strategy": "base"}, sampler={"reward_guidance": 300.0}))
+    assert result.images[0].reward > plain.images[0].reward
+    assert (usage.nfe_spent, usage.gradients, usage.reward_calls, usage.decodes) == (10, 10, 10, 10)
+    assert (plain_usage.gradients, plain_usage.reward_calls) == (0, 1)
+    assert usage.seconds.gradient > 0 == plain_usage.seconds.gradient
