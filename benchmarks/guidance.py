@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--nfe", type=int, default=100)
     parser.add_argument("--reward", default="scene_match")
     parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=["base", "rbf"])
-    parser.add_argument("--strengths", nargs="+", type=float, default=[3.0, 10.0, 30.0])
+    parser.add_argument("--strengths", nargs="+", type=float, default=[30.0, 100.0])
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--name", default="guidance", help="of the result files")
     options = parser.parse_args(arguments)

@@ -10,7 +10,7 @@ C is taken as that of data of unit variance, sigma^2 / (alpha^2 + sigma^2) in ev
 reward and the decoder, and not through the model as in diffusion posterior sampling (arXiv 2209.14687).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -68,7 +68,7 @@ def covariance(c: Coefficients) -> float:
 
 
 @contextmanager
-def differentiable(x0: Tensor) -> Iterator[Tensor]:
+def differentiable(x0: Tensor) -> Generator[Tensor]:
     """A copy of x0 that gradients flow back to, within a search, which runs in inference mode."""
     with torch.inference_mode(mode=False), torch.enable_grad():
         yield x0.clone().requires_grad_()
