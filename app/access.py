@@ -68,10 +68,13 @@ class Caller:
 
     def caps(self, server: Caps) -> Caps:
         """What one submission may ask for: never more than the key has in a whole day."""
-        daily = self.key.nfe_per_day if self.key else None
-        if daily is None or daily >= server.max_nfe:
+        if self.key is None:
             return server
-        return replace(server, max_nfe=daily, whose="a day with this API key")
+        caps = replace(server, priority=self.key.priority)
+        daily = self.key.nfe_per_day
+        if daily is None or daily >= server.max_nfe:
+            return caps
+        return replace(caps, max_nfe=daily, whose="a day with this API key")
 
 
 ANYBODY = Caller()

@@ -28,6 +28,7 @@ from contracts.keys import (
     spent_key,
 )
 from contracts.settings import Settings
+from contracts.turns import cost, line_keys, member
 
 IDEMPOTENCY_TTL_SECONDS = 24 * 3600
 FAILURE_TTL_SECONDS = 24 * 3600
@@ -50,6 +51,13 @@ class Submitted:
     nfe: Allowance | None = None
 
 
+class LinedQueue(Queue):
+    """RQ's queue without its last step: a job joins the line, and is in RQ's list when its turn comes."""
+
+    def push_job_id(self, job_id: str, pipeline: Pipeline | None = None, at_front: bool = False) -> None:  # noqa: FBT001, FBT002 -- RQ's signature
+        """Push nothing."""
+
+
 class Enqueuer:
     """Submit jobs; RQ speaks to Redis synchronously, so call it from a thread."""
 
@@ -58,7 +66,7 @@ class Enqueuer:
         self.redis = redis
         self.settings = settings
         self.queues = {
-            model: Queue(queue_name(model), connection=redis, serializer=JSONSerializer)
+            model: LinedQueue(queue_name(model), connection=redis, serializer=JSONSerializer)
             for model in settings.models
         }
 
@@ -73,17 +81,18 @@ class Enqueuer:
         Raises:
             ProblemError: the queue is full, the key came with another body, or a limit of the caller is met.
         """
+        model = record.request.model
         keys = [
-            self.queues[record.request.model].key,
             idempotency_key(record.idempotency_key or "", record.owner),
             spent_key(record.owner or ""),
             charges_key(record.owner or ""),
+            *line_keys(self.queues[model].key, model),
         ]
         args = [*self.terms(record, body, caller), *flat(self.writes(record))]
         outcome, *facts = cast("list[Any]", self.redis.eval(SUBMIT_SCRIPT, len(keys), *keys, *args))
         return self.answered(outcome.decode(), facts, record, caller)
 
-    def terms(self, record: Record, body: str, caller: Caller) -> list[str | int]:
+    def terms(self, record: Record, body: str, caller: Caller) -> list[str | float]:
         """Return the first arguments of `SUBMIT_SCRIPT`: on what terms the job is accepted."""
         limits = caller.key
         return [
@@ -95,6 +104,8 @@ class Enqueuer:
             record.request.budget.nfe,
             (limits and limits.nfe_per_day) or "",
             (limits and limits.concurrent) or "",
+            member(record),
+            cost(record.request.budget.nfe, record.request.priority),
         ]
 
     def writes(self, record: Record) -> Pipeline:

@@ -53,7 +53,7 @@ async def quoted(services: Services, caller: Caller, payload: object) -> Quote:
     resolved = accept(payload, services.settings.models, caller.caps(services.settings.caps))
     pace, position, workers = await asyncio.gather(
         services.store.pace(resolved.model),
-        services.store.queue_length(resolved.model),
+        services.store.ahead(caller.owner, resolved),
         services.store.workers(),
     )
     states = Counter(worker.state.value for worker in workers if worker.model == resolved.model)

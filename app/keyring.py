@@ -10,19 +10,21 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.jobs import now
 from contracts.keys import KEYRING_KEY
+from contracts.requests import Priority
 
 SECRET_PREFIX = "rk_"  # noqa: S105 (by which people and scanners know a key when they see one)
 Limit = int | None
 
 
 class Limits(BaseModel):
-    """What a key may do; null: no limit of its own."""
+    """What a key may do; null: no limit of its own. `priority` is the highest it may ask for."""
 
     model_config = ConfigDict(frozen=True)
 
     requests_per_minute: Limit = Field(default=None, ge=1)
     nfe_per_day: Limit = Field(default=None, ge=1)
     concurrent: Limit = Field(default=None, ge=1)
+    priority: Priority = "normal"
 
 
 class ApiKey(Limits):

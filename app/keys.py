@@ -14,6 +14,7 @@ from app.enqueue import DAY_SECONDS
 from app.keyring import ApiKey, Keyring, Limits, new_key
 from contracts.keys import spent_key
 from contracts.names import did_you_mean
+from contracts.requests import PRIORITIES
 from contracts.settings import Settings
 
 COLUMNS = ("id", "name", "created", "revoked", *Limits.model_fields, "nfe_today")
@@ -53,8 +54,9 @@ def parser() -> argparse.ArgumentParser:
     commands = root.add_subparsers(required=True, metavar="create|list|revoke")
     create_command = commands.add_parser("create", help="make a key and show it once")
     create_command.add_argument("name", help="whose it is or what it is for")
-    for limit in Limits.model_fields:
+    for limit in Limits.model_fields.keys() - {"priority"}:
         create_command.add_argument(f"--{limit.replace('_', '-')}", type=int)
+    create_command.add_argument("--priority", choices=PRIORITIES, default=Limits().priority)
     create_command.set_defaults(run=create)
     commands.add_parser("list", help="show every key, without its secret").set_defaults(run=listed)
     revoke_command = commands.add_parser("revoke", help="make a key useless at once")

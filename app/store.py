@@ -25,7 +25,9 @@ from contracts.keys import (
     worker_key,
 )
 from contracts.quotes import Pace
+from contracts.requests import ResolvedRequest
 from contracts.transitions import DELETE_SCRIPT, WRITE_SCRIPT, write_args, write_keys
+from contracts.turns import AHEAD_SCRIPT, LEAVE_SCRIPT, cost, line_keys, member, member_of
 
 MAX_CONNECTIONS = 10_000
 BLOCK_MS = 10_000
@@ -94,10 +96,20 @@ class Store:
 
     async def queue_positions(self, records: Sequence[Record]) -> list[int | None]:
         """Return how many generations wait ahead of each job, None for those that do not wait."""
-        pipeline = self.redis.pipeline(transaction=False)
+        pipeline = self.redis.pipeline(transaction=True)
         for record in records:
-            pipeline.lpos(waiting_key(record.request.model), record.id)
-        return await pipeline.execute()
+            waiting, line, _ = keys_of(record.request.model)
+            pipeline.lpos(waiting, record.id)
+            pipeline.zrank(line, member(record))
+            pipeline.llen(waiting)
+        found = iter(await pipeline.execute())
+        return [position(*facts) for facts in zip(found, found, found, strict=True)]
+
+    async def ahead(self, owner: str | None, request: ResolvedRequest) -> int:
+        """Return how many generations would wait ahead of a submission."""
+        keys = keys_of(request.model)
+        args = [member_of("", owner, request.priority), cost(request.budget.nfe, request.priority)]
+        return await self.redis.eval(AHEAD_SCRIPT, len(keys), *keys, *args)
 
     async def pace(self, model: str) -> Pace:
         """Return how fast a model's jobs went lately."""
@@ -105,7 +117,11 @@ class Store:
 
     async def queue_length(self, model: str) -> int:
         """Return how many generations wait for a model."""
-        return await self.redis.llen(waiting_key(model))
+        waiting, line, _ = keys_of(model)
+        pipeline = self.redis.pipeline(transaction=True)
+        pipeline.llen(waiting)
+        pipeline.zcard(line)
+        return sum(await pipeline.execute())
 
     async def write(
         self,
@@ -123,10 +139,9 @@ class Store:
         return bool(applied), after
 
     async def withdraw(self, record: Record) -> None:
-        """Take a job out of the queue, unless a worker has it already (it will find the job canceled)."""
-        removed = await self.redis.lrem(waiting_key(record.request.model), 1, record.id)
-        if removed:
-            await self.redis.delete(Job.key_for(record.id))
+        """Take a job out of the line, unless a worker has it already (it will find the job canceled)."""
+        keys = [*keys_of(record.request.model), Job.key_for(record.id)]
+        await self.redis.eval(LEAVE_SCRIPT, len(keys), *keys, member(record))
 
     async def delete(self, record: Record, allowed: Iterable[Status]) -> tuple[bool, str]:
         """Forget a job if its status allows; return whether it did, and the status afterwards."""
@@ -171,9 +186,14 @@ class Store:
         return [WorkerBeat.model_validate_json(beat) for beat in beats if beat]
 
 
-def waiting_key(model: str) -> str:
-    """RQ's list of the jobs that wait for a model."""
-    return Queue.redis_queue_namespace_prefix + queue_name(model)
+def keys_of(model: str) -> list[str]:
+    """Keys of the line of a model, RQ's list first."""
+    return line_keys(Queue.redis_queue_namespace_prefix + queue_name(model), model)
+
+
+def position(shown: int | None, rank: int | None, length: int) -> int | None:
+    """Return how many jobs are ahead of one at a place in RQ's list, or at a rank in the line behind it."""
+    return shown if rank is None else length + rank
 
 
 def entry_of(entry_id: str, fields: Mapping[str, str]) -> Entry:

@@ -1,5 +1,7 @@
 """The scripts by which a submission is accepted or refused, and its charge settled when it has ended."""
 
+from contracts.turns import LINE
+
 SETTLE = """
 -- A generation is charged its whole budget when it is accepted. Once it has ended, what it did not spend is
 -- given back, if that day is not over. One whose record is gone stays charged. `today` in days since 1970.
@@ -28,50 +30,53 @@ if redis.call('HGET', KEYS[1], 'day') == tostring(today) then settle(KEYS[1], KE
 """
 
 SUBMIT_SCRIPT = f"""
--- KEYS: RQ's queue, idempotency key, the API key's spent hash, its charges
+-- KEYS: idempotency key, the API key's spent hash, its charges, `contracts.turns.line_keys`
 -- ARGV: generation, fingerprint of the body (or '': no idempotency), its time to live in s, longest queue,
---       owner (or '': no API key), NFE, NFE a day (or ''), generations at once (or ''),
---       then the commands that store and queue the job, each as its length and its words
+--       owner (or '': no API key), NFE, NFE a day (or ''), generations at once (or ''), member, cost,
+--       then the commands that store the job, each as its length and its words
 {SETTLE}
+{LINE}
 if ARGV[2] ~= '' then
-  local text = redis.call('GET', KEYS[2])
+  local text = redis.call('GET', KEYS[1])
   if text then
     local earlier = cjson.decode(text)
     if earlier.body ~= ARGV[2] then return {{'mismatch'}} end
     return {{'repeated', earlier.id}}
   end
 end
-if redis.call('LLEN', KEYS[1]) >= tonumber(ARGV[4]) then return {{'queue_full'}} end
+local waiting = redis.call('LLEN', KEYS[4]) + redis.call('ZCARD', KEYS[5])
+if waiting >= tonumber(ARGV[4]) then return {{'queue_full'}} end
 local nfe, daily, concurrent = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local left, reset = 0, 86400 - now % 86400
 if daily or concurrent then
-  if redis.call('HGET', KEYS[3], 'day') ~= tostring(today) then
-    redis.call('HSET', KEYS[3], 'day', today, 'nfe', 0)
-    settle(KEYS[3], KEYS[4], today)
+  if redis.call('HGET', KEYS[2], 'day') ~= tostring(today) then
+    redis.call('HSET', KEYS[2], 'day', today, 'nfe', 0)
+    settle(KEYS[2], KEYS[3], today)
   end
   local function over()
-    left = daily and daily - tonumber(redis.call('HGET', KEYS[3], 'nfe')) or 0
-    if concurrent and redis.call('HLEN', KEYS[4]) >= concurrent then return 'too_many_generations' end
+    left = daily and daily - tonumber(redis.call('HGET', KEYS[2], 'nfe')) or 0
+    if concurrent and redis.call('HLEN', KEYS[3]) >= concurrent then return 'too_many_generations' end
     if daily and nfe > left then return 'nfe_exhausted' end
   end
   -- Settling looks at every generation not settled yet, so it is left until it decides something.
-  if over() then settle(KEYS[3], KEYS[4], today) end
+  if over() then settle(KEYS[2], KEYS[3], today) end
   local reason = over()
   if reason == 'nfe_exhausted' then return {{reason, left, reset}} end
   if reason then return {{reason, concurrent}} end
   left = left - nfe
-  redis.call('HINCRBY', KEYS[3], 'nfe', nfe)
-  redis.call('HSET', KEYS[4], ARGV[1], today .. ':' .. nfe)
+  redis.call('HINCRBY', KEYS[2], 'nfe', nfe)
+  redis.call('HSET', KEYS[3], ARGV[1], today .. ':' .. nfe)
 end
 if ARGV[2] ~= '' then
-  redis.call('SET', KEYS[2], cjson.encode({{id = ARGV[1], body = ARGV[2]}}), 'EX', ARGV[3])
+  redis.call('SET', KEYS[1], cjson.encode({{id = ARGV[1], body = ARGV[2]}}), 'EX', ARGV[3])
 end
-local at = 9
+local at = 11
 while at <= #ARGV do
   local last = at + tonumber(ARGV[at])
   redis.call(unpack(ARGV, at + 1, last))
   at = last + 1
 end
+join(KEYS[4], KEYS[5], KEYS[6], ARGV[9], tonumber(ARGV[10]))
 return {{'stored', left, reset}}
 """
 """Returns the outcome and its facts: for `stored` and `nfe_exhausted` the NFE left today and the seconds to

@@ -57,6 +57,16 @@ def queue_name(model: str) -> str:
     return f"rollover:{model}"
 
 
+def line_key(model: str) -> str:
+    """Sorted set: the line before the queue of a model (`contracts.turns`)."""
+    return f"{PREFIX}line:{model}"
+
+
+def turn_key(model: str) -> str:
+    """Hash: whose turn it is in the line of a model."""
+    return f"{PREFIX}turn:{model}"
+
+
 def pace_key(model: str) -> str:
     """Hash: `contracts.quotes.Pace` of a model."""
     return f"{PREFIX}pace:{model}"

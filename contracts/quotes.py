@@ -62,7 +62,7 @@ class Pace(Part):
 class QueueView(Part):
     """The queue a submission would join."""
 
-    position: int = Field(description="generations that wait already")
+    position: int = Field(description="generations that wait and come before it")
     workers: int = Field(description="live workers of the model")
     wait_seconds: float | None = Field(description="expected; null without a worker or a measurement")
 
@@ -116,7 +116,7 @@ def quote(request: ResolvedRequest, pace: Pace, position: int, states: Mapping[s
     Args:
         request: the submission with every default filled in.
         pace: of its model.
-        position: generations that wait for the model.
+        position: generations that wait for the model and come before it.
         states: how many of its live workers are `ready`, and how many `busy`.
     """
     plan = plan_of(request)

@@ -1,7 +1,7 @@
 """A submission as posted, and the same with every default filled in."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal, cast, get_args
 
 from pydantic import BeforeValidator, Field, JsonValue
 
@@ -16,6 +16,9 @@ MetadataKey = Annotated[str, Field(min_length=1, max_length=64)]
 MetadataValue = Annotated[str, Field(max_length=512)]
 Previews = Literal["levels", "none"]
 OutputFormat = Literal["png", "jpeg", "webp"]
+Priority = Literal["low", "normal", "high"]
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
+"""From the lowest to the highest."""
 
 
 class RewardTerm(Strict):
@@ -73,6 +76,7 @@ class GenerationRequest(Strict):
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED, description="default: drawn at submission")
     output_format: OutputFormat = "png"
     previews: Previews = "levels"
+    priority: Priority = Field(default="normal", description="whose turn comes sooner, see docs/api.md")
     metadata: dict[MetadataKey, MetadataValue] = Field(default_factory=dict, max_length=16)
 
 
@@ -96,13 +100,18 @@ class ResolvedRequest(Strict):
     seed: int
     output_format: OutputFormat
     previews: Previews
+    priority: Priority = "normal"  # as of jobs stored before there were priorities
     metadata: dict[str, str]
 
 
 @dataclass(frozen=True)
 class Caps:
-    """What a server allows in one submission; `whose` limit `max_nfe` is, for the refusal."""
+    """What a server allows in one submission; `whose` limit `max_nfe` is, for the refusal.
+
+    `priority` is the highest.
+    """
 
     max_nfe: int = 5000
     max_prompt_chars: int = 2000
+    priority: Priority = "high"
     whose: str = "on this server"

@@ -7,7 +7,7 @@ from contracts.catalogue import MODELS, REWARDS, ModelFacts, SizeFacts
 from contracts.errors import FieldProblem, InvalidRequestError
 from contracts.names import did_you_mean
 from contracts.parsing import parse, pointer, posted_path, reward_params_problems, steps_of
-from contracts.requests import Caps, GenerationRequest, ResolvedRequest, RewardTerm
+from contracts.requests import PRIORITIES, Caps, GenerationRequest, ResolvedRequest, RewardTerm
 from contracts.search import (
     BaseParams,
     BestOfNParams,
@@ -71,6 +71,7 @@ def resolve(
         *sop_problems(resolved),
         *image_problems(resolved),
         *budget_problems(resolved, caps or Caps()),
+        *priority_problems(resolved, caps or Caps()),
     ]
     if problems:
         raise InvalidRequestError(problems)
@@ -96,6 +97,7 @@ def filled(request: GenerationRequest, model: ModelFacts) -> ResolvedRequest:
         seed=secrets.randbelow(2**32) if request.seed is None else request.seed,
         output_format=request.output_format,
         previews=request.previews,
+        priority=request.priority,
         metadata=request.metadata,
     )
 
@@ -289,6 +291,15 @@ def budget_problems(resolved: ResolvedRequest, caps: Caps) -> list[FieldProblem]
         )
         return [FieldProblem(pointer="/budget/nfe", detail=detail)]
     return []
+
+
+def priority_problems(resolved: ResolvedRequest, caps: Caps) -> list[FieldProblem]:
+    """A priority is one that the caller may ask for."""
+    allowed = PRIORITIES[: PRIORITIES.index(caps.priority) + 1]
+    if resolved.priority in allowed:
+        return []
+    detail = f"Must be at most '{caps.priority}' with this API key."
+    return [FieldProblem(pointer="/priority", detail=detail, allowed=list(allowed))]
 
 
 def needed_nfe(resolved: ResolvedRequest) -> int:

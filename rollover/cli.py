@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -47,6 +47,7 @@ Rewards = Annotated[
 HeldOut = Annotated[list[str] | None, typer.Option("--held-out", help="Scored on the final images only.")]
 Nfe = Annotated[int | None, typer.Option("--nfe", help="Budget, in function evaluations.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the image and the trace.")]
+Priority = Literal["low", "normal", "high"]
 Seed = Annotated[int | None, typer.Option("--seed", help="The same seed gives the same image.")]
 
 
@@ -84,6 +85,7 @@ def generate(  # noqa: PLR0913, PLR0917 -- one argument for each option
     budget: Annotated[
         list[str] | None, typer.Option(help="KEY=VALUE of the budget, such as seconds=30.")
     ] = None,
+    priority: Annotated[Priority | None, typer.Option(help="Among the jobs that wait.")] = None,
     quote: Annotated[bool, typer.Option("--quote", help="Only say what it would take.")] = False,  # noqa: FBT002
 ) -> None:
     """Search one image, showing the search as it runs; writes the image and its trace."""
@@ -96,6 +98,7 @@ def generate(  # noqa: PLR0913, PLR0917 -- one argument for each option
             "search": _pairs(search),
             "sampler": _pairs(sampler),
             "budget": _pairs(budget),
+            "priority": priority,
         }
         fields = {name: value for name, value in given.items() if value is not None}
         if quote:
@@ -169,6 +172,7 @@ def create_key(
     concurrent: Annotated[
         int | None, typer.Option(min=1, help="Jobs that may wait or run at once. Default: no limit.")
     ] = None,
+    priority: Annotated[Priority, typer.Option(help="The highest that its jobs may have.")] = "normal",
     data_dir: DataDir = None,
 ) -> None:
     """Make a key and show it, once. From the first key on, every request needs one."""
@@ -176,6 +180,7 @@ def create_key(
         "requests-per-minute": requests_per_minute,
         "nfe-per-day": nfe_per_day,
         "concurrent": concurrent,
+        "priority": priority,
     }
     given = [f"--{limit}={value}" for limit, value in limits.items() if value is not None]
     _keys(data_dir, "create", *given, "--", name)

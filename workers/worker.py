@@ -19,6 +19,7 @@ from rq.utils import now
 
 from contracts.beats import WorkerState
 from contracts.keys import JOB_FUNCTION, queue_name
+from contracts.turns import ADVANCE_SCRIPT, line_keys
 from workers.beat import Beat
 from workers.hold import away
 from workers.jobs import current_supervisor, run_generation
@@ -180,10 +181,23 @@ class GenerationWorker(SimpleWorker):
     ) -> tuple[Job, Queue] | None:
         """Wait for a job in short turns: a stop must not interrupt taking one, or it would be mislaid."""
         while not self.supervisor.stopping.is_set() and self.supervisor.mend():
+            self.advance()
             found = super().dequeue_job_and_maintain_ttl(timeout, max_idle_time=max_idle_time or 1)
+            if found:
+                self.advance()  # or another worker, waiting already, would see the next job a second later
             if found or timeout is None:
                 return found
         raise StopRequested
+
+    def advance(self) -> None:
+        """See that RQ's list has the job whose turn is next; while Redis is away, the next turn will do."""
+        keys = line_keys(self.queues[0].key, self.supervisor.model)
+        try:
+            self.connection.eval(ADVANCE_SCRIPT, len(keys), *keys)
+        except redis.RedisError as error:
+            if not away(error):
+                raise
+            log.warning("Redis is away: %s", error)
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
         """As RQ does; but a worker that must stop does not wait for a Redis that is away."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from redis import Redis
 
+from app.store import keys_of
 from contracts.beats import WorkerBeat, WorkerState
 from contracts.events import CandidateEvent, Completed, Decision, Event, LevelEvent, Started
 from contracts.jobs import (
@@ -33,6 +34,7 @@ from contracts.keys import (
     worker_key,
 )
 from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
+from contracts.turns import LEAVE_SCRIPT, member
 
 PNG = b"\x89PNG\r\n\x1a\n not really a picture"
 
@@ -61,6 +63,11 @@ class Hand:
         args = write_args(allowed=[allowed], status=status, fields=hash_fields(**attributes), events=events)
         applied, _, self.seq = self.redis.eval(WRITE_SCRIPT, len(keys), *keys, *args)
         return bool(applied)
+
+    def take(self) -> None:
+        """Take the job off the queue, wherever it waits, as its worker does."""
+        keys = keys_of(self.record.request.model)
+        assert self.redis.eval(LEAVE_SCRIPT, 4, *keys, "rq:job:none", member(self.record))
 
     def start(self) -> None:
         began = now() - timedelta(seconds=10)

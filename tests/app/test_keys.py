@@ -12,6 +12,7 @@ from redis import Redis
 
 from app import access
 from app.keyring import Keyring, Limits, new_key
+from app.store import keys_of
 from contracts.jobs import Seconds, Status, Usage, hash_fields
 from contracts.keys import KEYRING_KEY, job_key
 from contracts.settings import Settings
@@ -27,8 +28,8 @@ def as_key(client: httpx.Client, redis: Redis) -> Iterator[Callable[..., httpx.C
     """Make a key with limits; return a client that sends it."""
     clients: list[httpx.Client] = []
 
-    def make(**limits: int) -> httpx.Client:
-        key, secret = new_key("test", Limits(**limits))
+    def make(**limits: object) -> httpx.Client:
+        key, secret = new_key("test", Limits.model_validate(limits))
         Keyring(redis).add(key)
         headers = {"Authorization": f"Bearer {secret}", "X-Key": key.id}
         clients.append(httpx.Client(base_url=client.base_url, headers=headers, timeout=30))
@@ -55,6 +56,10 @@ def post(client: httpx.Client, nfe: int = 100, key: str | None = None) -> httpx.
 def accepted(response: httpx.Response) -> str:
     assert response.status_code == 202, response.text
     return response.json()["id"]
+
+
+def read(client: httpx.Client, generation: str) -> dict[str, Any]:
+    return client.get(f"/v1/generations/{generation}").json()
 
 
 def end(redis: Redis, generation: str, nfe_spent: int) -> None:
@@ -337,6 +342,52 @@ def test_a_canceled_and_deleted_job_costs_what_it_spent(as_key: Callable[..., ht
     accepted(post(mine))
 
 
+def test_a_key_asks_for_no_higher_priority_than_it_may(as_key: Callable[..., httpx.Client]) -> None:
+    def ask(client: httpx.Client, priority: str, route: str = "/v1/generations") -> httpx.Response:
+        return client.post(route, json={"prompt": "x", "priority": priority})
+
+    for route in ("/v1/generations", "/v1/quotes"):
+        [error] = refused(ask(as_key(), "high", route), 422, "invalid_request")["errors"]
+        assert (error["pointer"], error["allowed"]) == ("/priority", ["low", "normal"])
+    [error] = refused(ask(as_key(priority="low"), "normal"), 422, "invalid_request")["errors"]
+    assert error["allowed"] == ["low"]
+    for priority in ("low", "normal", "high"):
+        accepted(ask(as_key(priority="high", nfe_per_day=300), priority))
+
+
+def test_a_key_from_before_there_were_priorities_has_the_usual_one(redis: Redis) -> None:
+    key, _ = new_key("old", Limits(priority="high"))
+    stored = key.model_dump_json(exclude={"priority"})
+    redis.hset(KEYRING_KEY, key.id, stored)
+    assert Keyring(redis).all()[0].priority == "normal"
+
+
+def test_keys_take_turns(as_key: Callable[..., httpx.Client]) -> None:
+    greedy, modest = as_key(), as_key(priority="high")
+    many = [accepted(post(greedy)) for _ in range(20)]
+    late = modest.post("/v1/quotes", json={"prompt": "x", "budget": {"nfe": 100}}).json()
+    assert late["queue"]["position"] == 1
+    one = accepted(post(modest))
+    positions = [read(greedy, job)["progress"]["queue_position"] for job in many]
+    assert positions == [0, *range(2, 21)]
+    assert read(modest, one)["progress"]["queue_position"] == 1
+    assert modest.post(f"/v1/generations/{one}/cancel").json()["status"] == "canceled"
+    assert read(greedy, many[-1])["progress"]["queue_position"] == 19
+
+
+def test_a_higher_priority_comes_first(client: httpx.Client, redis: Redis) -> None:
+    low, normal, high = [
+        accepted(client.post("/v1/generations", json={"prompt": "x", "priority": priority}))
+        for priority in ("low", "normal", "high")
+    ]
+    listed = client.get("/v1/generations").json()["data"]
+    places = {job["id"]: job["progress"]["queue_position"] for job in listed}
+    assert places == {high: 0, normal: 1, low: 2}
+    for job in (high, low, normal):
+        assert client.post(f"/v1/generations/{job}/cancel").status_code == 200
+    assert not redis.exists(*keys_of("shapes"))
+
+
 def test_generations_at_once(as_key: Callable[..., httpx.Client], redis: Redis, data_dir: Path) -> None:
     mine = as_key(concurrent=2)
     first, second = accepted(post(mine)), accepted(post(mine))
@@ -357,7 +408,9 @@ def test_limits_hold_for_many_submissions_at_once(as_key: Callable[..., httpx.Cl
     with ThreadPoolExecutor(12) as pool:
         statuses = list(pool.map(lambda _: post(mine).status_code, range(36)))
     assert sorted(statuses) == [202] * 10 + [429] * 26
-    assert redis.zcard("rollover:jobs") == redis.llen("rq:queue:rollover:shapes") == 10
+    waiting, line, _ = keys_of("shapes")
+    held: Any = [redis.zcard("rollover:jobs"), redis.llen(waiting), redis.zcard(line)]
+    assert held == [10, 1, 9]
 
 
 def test_nothing_is_charged_for_what_is_refused_or_repeated(

@@ -32,7 +32,7 @@ def done(redis: Any, hand: Hand, nfe: int, seconds: float, attempts: int = 1) ->
         fields=hash_fields(usage=usage, completed_at=now()),
     )
     assert redis.eval(WRITE_SCRIPT, 2, *write_keys(hand.id), *args)[0] == 1
-    redis.lrem("rq:queue:rollover:shapes", 1, hand.id)
+    hand.take()
 
 
 def test_a_quote_resolves_and_plans_without_running(client: httpx.Client, redis: Redis) -> None:

@@ -177,7 +177,7 @@ def test_delete_leaves_nothing(submit: Submit, client: httpx.Client, redis: Redi
     hand.search(1, 2)
     hand.finish()
     assert (data_dir / "artifacts" / hand.id).exists()
-    redis.lpop("rq:queue:rollover:shapes")
+    hand.take()
     response = client.delete(f"/v1/generations/{hand.id}")
     assert (response.status_code, response.content) == (204, b"")
     assert not (data_dir / "artifacts" / hand.id).exists()

@@ -65,6 +65,7 @@ def test_a_prompt_alone_is_enough_and_every_default_is_stored(client: httpx.Clie
         "guidance_scale": None,
         "output_format": "png",
         "previews": "levels",
+        "priority": "normal",
         "metadata": {},
     }
 

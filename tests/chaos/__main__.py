@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from contracts.requests import PRIORITIES
 from rollover import RolloverError
 from tests.chaos.arena import Arena
 
@@ -55,7 +56,7 @@ def everything(arena: Arena, options: argparse.Namespace) -> int:
             and time.monotonic() - began >= len(jobs) * options.seconds / options.jobs
         ):
             seed = chosen.choice(SEEDS)
-            jobs.append((arena.submit(seed, options.nfe), seed))
+            jobs.append((arena.submit(seed, options.nfe, chosen.choice(PRIORITIES)), seed))
         if time.monotonic() >= next_kill:
             name = chosen.choice(sorted(arena.pids()))
             kills[name.rstrip("-12")] += arena.kill(name)

@@ -88,13 +88,19 @@ class Arena:
             os.kill(pid, signal.SIGKILL)
         return True
 
-    def submit(self, seed: int, nfe: int) -> str:
+    def submit(self, seed: int, nfe: int, priority: str = "normal") -> str:
         """Submit a job, however often that takes; its id. Asked again it is the same job."""
         key = f"{seed}-{nfe}-{time.monotonic_ns()}"
         while True:
             with contextlib.suppress(RolloverError):
                 job = self.client.submit(
-                    PROMPT, reward="brightness", nfe=nfe, held_out=[], seed=seed, idempotency_key=key
+                    PROMPT,
+                    reward="brightness",
+                    nfe=nfe,
+                    held_out=[],
+                    seed=seed,
+                    priority=priority,
+                    idempotency_key=key,
                 )
                 return job.id
             time.sleep(0.2)

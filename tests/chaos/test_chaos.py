@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from contracts.requests import PRIORITIES
 from tests.chaos.arena import Arena
 from tests.models.conftest import make_flux
 
@@ -17,7 +18,7 @@ def test_no_job_is_lost_whatever_is_killed(short_dir: Path, tmp_path: Path) -> N
         while not {"engine-1", "engine-2"} <= arena.pids().keys():
             time.sleep(0.1)
         expected = {seed: arena.expected(seed, NFE) for seed in range(3)}
-        jobs = [(arena.submit(number % 3, NFE), number % 3) for number in range(12)]
+        jobs = [(arena.submit(n % 3, NFE, PRIORITIES[n // 4]), n % 3) for n in range(12)]
         for name in ("engine-1", "worker-2", "valkey", "api", "engine-2", "worker-1"):
             time.sleep(1.0)
             arena.kill(name)

@@ -31,6 +31,7 @@ class Valkey:
             "unixsocket": str(self.folder / "valkey.sock"),
             "dir": str(self.folder),
             "appendonly": "yes",
+            "appendfsync": "always",
             "save": "",
         }
         given = [part for name, value in options.items() for part in (f"--{name}", value)]

@@ -57,10 +57,17 @@ def keys(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Keys:
 def test_a_key_is_made_listed_and_revoked(keys: Keys) -> None:
     key_id, secret = made(keys("create", "someone", "--nfe-per-day", "500", "--concurrent", "2"))
     listed = keys("list")
-    assert table(listed) == [[key_id, "someone", "-", "-", "500", "2", "-"]]
+    assert table(listed) == [[key_id, "someone", "-", "-", "500", "2", "normal", "-"]]
     assert secret not in listed
     assert "is revoked" in keys("revoke", key_id)
     assert table(keys("list"))[0][2] != "-"
+
+
+def test_a_key_may_have_high_priority(keys: Keys, server: str) -> None:
+    _, secret = made(keys("create", "x", "--priority", "high"))
+    assert table(keys("list"))[0][-2] == "high"
+    with Client(server, api_key=secret) as client:
+        assert client.submit("a red circle", priority="high").request["priority"] == "high"
 
 
 def test_what_a_key_spent_today_is_listed(keys: Keys, server: str) -> None:
@@ -76,6 +83,7 @@ def test_what_a_key_spent_today_is_listed(keys: Keys, server: str) -> None:
         (["revoke", "key_none"], 1, "There is no key 'key_none'."),
         (["create", "two\nlines"], 1, "one line"),
         (["create", "x", "--concurrent", "0"], 2, "--concurrent"),
+        (["create", "x", "--priority", "urgent"], 2, "--priority"),
         (["create"], 2, "Missing argument"),
     ],
 )

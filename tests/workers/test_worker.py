@@ -169,9 +169,18 @@ def test_vanished_workers_cost_a_job_none_of_its_tries(
     for _ in range(5):
         abandon(job, worker, raw)
         worker.clean_registries()
-    assert worker.queues[0].job_ids == [job, waiting]
+    assert worker.queues[0].job_ids == [job]
     worker.work(burst=True)
-    assert desk.record(job).status is Status.SUCCEEDED
+    records = [desk.record(each) for each in (job, waiting)]
+    assert [record.status for record in records] == [Status.SUCCEEDED] * 2
+    assert records[0].completed_at < records[1].completed_at  # type: ignore[operator]
+
+
+def test_a_worker_takes_jobs_in_their_turn(desk: Desk, worker: GenerationWorker) -> None:
+    jobs = {priority: desk.submit(priority=priority) for priority in ("low", "normal", "high")}
+    worker.work(burst=True)
+    ends = {desk.record(job).completed_at: priority for priority, job in jobs.items()}
+    assert [ends[end] for end in sorted(ends, key=str)] == ["high", "normal", "low"]
 
 
 def test_a_job_that_another_worker_has_taken_over_is_not_forgotten(
