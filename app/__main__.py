@@ -5,8 +5,8 @@ import sys
 import uvicorn
 from pydantic import ValidationError
 
-from app import logs
 from app.main import create_app
+from contracts.logs import configure
 from contracts.settings import Settings
 
 DRAIN_SECONDS = 5
@@ -20,7 +20,7 @@ def main() -> int:
     except (ValidationError, ValueError) as error:
         sys.stderr.write(f"rollover: {error}\n")
         return 2
-    logs.configure()
+    configure()
     uvicorn.run(
         app,
         host=settings.host,

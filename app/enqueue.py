@@ -27,6 +27,7 @@ from contracts.keys import (
     queue_name,
     spent_key,
 )
+from contracts.logs import fact
 from contracts.settings import Settings
 from contracts.turns import cost, line_keys, member
 
@@ -121,7 +122,8 @@ class Enqueuer:
             retry=self.retry(),
             pipeline=pipeline,
         )
-        record = record.model_copy(update={"events": 1, "status_sequence": 1})
+        first = {"events": 1, "status_sequence": 1, "request_id": fact("request")}
+        record = record.model_copy(update=first)
         pipeline.hset(job_key(record.id), mapping=cast("dict", record.to_hash()))
         event = f'{{"seq":1,{encode(Queued())[1:]}'
         pipeline.xadd(events_key(record.id), {EVENT_FIELD: event}, id="1-0")

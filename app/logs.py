@@ -1,6 +1,5 @@
-"""One JSON object a line: every request with its id, whose key it came with, and whatever else is logged."""
+"""The log's line for each request, with its id and whose key it came with."""
 
-import json
 import logging
 import re
 import secrets
@@ -10,37 +9,12 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from contracts.logs import bound
+
 HEADER = "X-Request-Id"
 GIVEN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """Ids that are taken over from a client or a proxy; any other might forge a line of the log."""
 logger = logging.getLogger("rollover.access")
-
-
-class JsonFormatter(logging.Formatter):
-    """Writes a record, with the facts given as `extra={"facts": {...}}` beside the message."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return one line."""
-        line: dict[str, Any] = {
-            "at": f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03d}Z",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            **getattr(record, "facts", {}),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line)
-
-
-JsonFormatter.converter = time.gmtime
-
-
-def configure() -> None:
-    """Send everything to stderr as JSON, uvicorn's own messages included."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
 class RequestLog:
@@ -67,13 +41,14 @@ class RequestLog:
                 logger.info("request", extra={"facts": facts})
             await send(message)
 
-        try:
-            await self.app(scope, receive, logged)
-        except Exception:
-            # A defect: the answer is written further out, where this request's id is not known.
-            seconds = time.perf_counter() - began
-            logger.exception("request", extra={"facts": facts_of(scope, request_id, 500, seconds)})
-            raise
+        with bound(request=request_id):
+            try:
+                await self.app(scope, receive, logged)
+            except Exception:
+                # A defect: the answer is written further out, where this request's id is not known.
+                seconds = time.perf_counter() - began
+                logger.exception("request", extra={"facts": facts_of(scope, request_id, 500, seconds)})
+                raise
 
 
 def facts_of(scope: Scope, request_id: str, status: int, seconds: float) -> dict[str, Any]:

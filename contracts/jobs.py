@@ -211,6 +211,7 @@ class Record(Document):
     cancel_requested: bool = False
     idempotency_key: str | None = None
     owner: str | None = Field(default=None, description="id of the API key that submitted it")
+    request_id: str | None = Field(default=None, description="of the HTTP request that submitted it")
     created_at: datetime
     started_at: datetime | None = None
     completed_at: datetime | None = None

@@ -1,7 +1,6 @@
 """The engine's process: a warm model that runs the jobs its supervisor names, one after the other."""
 
 import ctypes
-import logging
 import os
 import signal
 import sys
@@ -10,6 +9,7 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from queue import Queue
 
+from contracts.logs import configure
 from models.backend import ModelLoadError
 from models.registry import UnknownNameError
 from workers.engine import Engine
@@ -58,7 +58,7 @@ def main(pipe: "Connection[object, object]", spec: Spec) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     die_with_parent()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure(worker=spec.worker, engine=os.getpid())
     line = Line(pipe)
     try:
         engine = Engine.load(spec.model, spec.worker_settings)

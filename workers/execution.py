@@ -9,6 +9,7 @@ import redis
 from contracts.errors import ERRORS
 from contracts.events import Canceled, Completed, Event, Failed
 from contracts.jobs import Checkpoint, JobError, Record, Status, StopReason, hash_fields, now
+from contracts.logs import bound
 from contracts.requests import ResolvedRequest
 from contracts.settings import Settings
 from sampling.events import Round
@@ -64,12 +65,16 @@ class Runner:
         if record is None or record.status.final:
             log.info("%s is %s: nothing to do", job_id, record.status if record else "deleted")
             return Ending.DONE
+        with bound(generation=job_id, attempt=record.attempts + 1, request=record.request_id):
+            return self._execute(record)
+
+    def _execute(self, record: Record) -> Ending:
         try:
             Execution(self, Hold.take(self.connection, record, self.worker)).run()
         except HoldLostError as error:
             log.warning("stopped: %s", error)
-            record = patiently(lambda: load(self.connection, job_id))
-            return Ending.DONE if record is None or record.status.final else Ending.OVERTAKEN
+            after = patiently(lambda: load(self.connection, record.id))
+            return Ending.DONE if after is None or after.status.final else Ending.OVERTAKEN
         except GivenBackError:
             return Ending.GIVEN_BACK
         return Ending.DONE
@@ -103,8 +108,10 @@ class Execution:
     def run(self) -> None:
         """Search, store and finish; see `Runner.run`."""
         record = self.hold.record
+        done = self._standing.nfe if self._standing else 0
+        log.info("begins after %d of %d NFE", done, record.request.budget.nfe)
         if self.hold.attempt > 1:
-            self.hold.resume(self._standing.nfe if self._standing else 0)
+            self.hold.resume(done)
         if record.cancel_requested and self._standing is None:
             self._end(canceled_event(record), Status.CANCELED)
             return
@@ -232,6 +239,7 @@ class Execution:
         """Write the end, and only then remove what another execution would have needed."""
         given = hash_fields(completed_at=now(), checkpoint=checkpoint, **fields)
         self.hold.write([event], status=status, fields=given)
+        log.info("ended as %s", status)
         self._checkpoints.sweep(keep=checkpoint)
 
 

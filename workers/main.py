@@ -12,6 +12,7 @@ import redis
 from pydantic import ValidationError
 
 from contracts.beats import WorkerState
+from contracts.logs import configure
 from contracts.settings import Settings
 from workers.beat import Beat
 from workers.hold import connect
@@ -27,7 +28,6 @@ log = logging.getLogger(__name__)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a worker. Returns the exit code: 0 after SIGTERM, 1 after a failure, 2 for wrong settings."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     options = _options(arguments)
     try:
         settings, worker_settings = Settings(), WorkerSettings()
@@ -48,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def work(model: str, redis_url: str, settings: Settings, worker_settings: WorkerSettings) -> int:
     """Start the engine, then run jobs until told to stop."""
     name = f"{model}-{uuid.uuid4().hex[:12]}"
+    configure(worker=name)
     with (
         connect(redis_url) as connection,
         redis.Redis.from_url(redis_url) as rq_connection,
@@ -63,7 +64,7 @@ def work(model: str, redis_url: str, settings: Settings, worker_settings: Worker
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, worker.request_stop)
             beat.show(WorkerState.READY)
-            log.info("worker %s serves %s on %s", name, model, device)
+            log.info("serves %s on %s", model, device)
             worker.work_on()
         finally:
             engine.kill()

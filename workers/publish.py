@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterable
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from queue import Empty, Queue
 from typing import Self
@@ -49,7 +50,9 @@ class Publisher:
     _thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+        # In this context, so that what it logs names the job.
+        run = copy_context().run
+        self._thread = threading.Thread(target=run, args=[self._run], name="publisher", daemon=True)
         self._thread.start()
         return self
 

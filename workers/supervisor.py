@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
@@ -13,6 +14,7 @@ from contracts.errors import ERRORS
 from contracts.events import Canceled, Event, Failed
 from contracts.jobs import JobError, Record, Status, hash_fields, now
 from contracts.keys import checkpoints_path, job_key
+from contracts.logs import bound
 from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
 from workers.hold import load, patiently
 from workers.messages import Ending, Order
@@ -78,7 +80,7 @@ class Supervisor:
             if not self.engine.alive and not self.mend():
                 break
             self.show(WorkerState.BUSY)
-            ending = self.engine.run(job_id, lambda: self.wanted(job_id))
+            ending = self._execute(record)
             if ending is not Ending.LOST:
                 return ending
             after = patiently(lambda: load(self.connection, job_id))
@@ -88,6 +90,14 @@ class Supervisor:
         if fence is not None:
             self._requeue(job_id, fence)
         return Ending.GIVEN_BACK
+
+    def _execute(self, record: Record) -> Ending:
+        """Have the engine run a job once."""
+        with bound(generation=record.id, attempt=record.attempts + 1, request=record.request_id):
+            began = time.monotonic()
+            ending = self.engine.run(record.id, lambda: self.wanted(record.id))
+            log.info("execution %s", ending, extra={"facts": {"seconds": round(time.monotonic() - began, 3)}})
+            return ending
 
     def wanted(self, job_id: str) -> Order | None:
         """What is asked of the running job. Redis keeps a cancel until it is heeded: it cannot be missed."""

@@ -2,26 +2,22 @@
 
 import json
 import logging
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 
 import httpx
 import pytest
 from redis import Redis
 
-from app import logs
 from app.keyring import Keyring, Limits, new_key
+from contracts.logs import JsonFormatter
 from tests.app.hand import Hand
-from tests.app.test_server import ROOT
 
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[dict[str, object]]]:
     """What was logged of requests, as it is written."""
     caplog.set_level(logging.INFO, logger="rollover.access")
-    formatter = logs.JsonFormatter()
+    formatter = JsonFormatter()
     return lambda: [json.loads(formatter.format(r)) for r in caplog.records if r.name == "rollover.access"]
 
 
@@ -64,18 +60,8 @@ def test_a_defect_is_logged_with_its_request(
     assert "Traceback" in str(last["exception"])
 
 
-def test_the_process_writes_json_alone(redis_url: str) -> None:
-    program = (
-        "import logging; from app import logs; logs.configure();"
-        "logging.getLogger('uvicorn.error').info('up %s', 1); logging.getLogger('x').warning('two\\nlines')"
-    )
-    ran = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env=os.environ | {"ROLLOVER_REDIS_URL": redis_url},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    messages = [json.loads(line)["message"] for line in ran.stderr.splitlines()]
-    assert messages == ["up 1", "two\nlines"]
+def test_a_job_knows_the_request_that_submitted_it(client: httpx.Client, redis: Redis) -> None:
+    for given in ({}, {"X-Request-Id": "mine-1"}):
+        answer = client.post("/v1/generations", json={"prompt": "x"}, headers=given)
+        stored = redis.hget(f"rollover:job:{answer.json()['id']}", "request_id")
+        assert stored == answer.headers["x-request-id"]

@@ -3,15 +3,19 @@
 import hashlib
 import io
 import json
+import os
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
 from PIL import Image
 
 from rollover import Client, Generation
 from rollover.serve import Stack
+from tests.chaos.processes import engine_of
 from tests.rollover.unreliable import unreliable
 
 LONG = 3000
@@ -111,3 +115,29 @@ def test_other_strategies(client: Client, strategy: str) -> None:
     job = client.wait(submit(client, 30, search={"strategy": strategy}).id, within=60)
     assert job.status == "succeeded"
     assert complete(client, job.id).count("candidate") == (1 if strategy == "base" else 3)
+
+
+def test_a_request_is_found_in_every_log_until_its_job_has_ended(stack: Stack, client: Client) -> None:
+    body = {"prompt": "a red circle", "reward": "brightness", "held_out": [], "budget": {"nfe": 1000}}
+    headers = {"X-Request-Id": "followed-1"}
+    job = httpx.post(f"{stack.url}/v1/generations", json=body, headers=headers).json()["id"]
+    until(client, job, 30)
+    engine = engine_of(stack.pids["worker-shapes"])
+    assert engine
+    os.kill(engine, signal.SIGKILL)
+    assert client.wait(job, within=120).status == "succeeded"
+    logs = stack.settings.data_dir / "logs"
+    texts = [(logs / f"{name}.log").read_text().splitlines() for name in ("api", "worker-shapes")]
+    api, worker = [[json.loads(line) for line in lines] for lines in texts]
+    [submitted] = [line for line in api if line.get("request") == "followed-1"]
+    assert submitted["generation"] == job
+    told = [line for line in worker if line.get("generation") == job]
+    assert {line["request"] for line in told} == {"followed-1"}
+    said = {(line["logger"], line["attempt"], line["message"].split(" after")[0]) for line in told}
+    assert {
+        ("workers.execution", 1, "begins"),
+        ("workers.supervisor", 1, "execution lost"),
+        ("workers.execution", 2, "begins"),
+        ("workers.execution", 2, "ended as succeeded"),
+        ("workers.supervisor", 2, "execution done"),
+    } <= said
