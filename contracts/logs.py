@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
@@ -14,7 +14,7 @@ _at_hand: ContextVar[Mapping[str, object]] = ContextVar("at_hand", default=NOTHI
 
 
 @contextmanager
-def bound(**facts: object) -> Iterator[None]:
+def bound(**facts: object) -> Generator[None]:
     """Add facts to every line logged meanwhile by this task or thread; those that are None add nothing.
 
     A thread started inside knows them only if it runs in a copy of this context.
