@@ -49,8 +49,8 @@ async def opened(settings: Settings, redis_url: str) -> AsyncIterator[Services]:
         await redis.aclose()
 
 
-def services_of(request: Request) -> Services:
-    """Return the services of the app that serves a request."""
+async def services_of(request: Request) -> Services:
+    """Return the services of the app that serves a request; `async`, or each request would take a thread."""
     return cast("Services", request.state.services)
 
 

@@ -69,3 +69,13 @@ def configure(**facts: object) -> None:
     handler.setFormatter(JsonFormatter(facts))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
+    for logger in logging.root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger) and any(map(writes, logger.handlers)):
+            # A library that has set up a log of its own.
+            logger.handlers.clear()
+            logger.propagate = True
+
+
+def writes(handler: logging.Handler) -> bool:
+    """Whether a handler writes to a stream of this process, such as stderr, and to no file of its own."""
+    return isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler)

@@ -81,14 +81,16 @@ def test_a_thread_knows_the_work_of_the_context_it_runs_in() -> None:
 
 def test_a_process_writes_json_alone() -> None:
     program = (
-        "import logging, warnings; from contracts.logs import configure; configure(worker='w1');"
+        "import logging, warnings; from contracts.logs import configure;"
+        "library = logging.getLogger('library');"
+        "library.addHandler(logging.StreamHandler()); library.propagate = False; configure(worker='w1');"
         "logging.getLogger('other').info('up %s', 1); logging.getLogger('x').warning('two\\nlines');"
-        "warnings.warn('beware')"
+        "library.warning('its own'); warnings.warn('beware')"
     )
     ran = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     lines = [json.loads(line) for line in ran.stderr.splitlines()]
-    assert [line["message"] for line in lines[:2]] == ["up 1", "two\nlines"]
-    assert "beware" in lines[2]["message"]
+    assert [line["message"] for line in lines[:-1]] == ["up 1", "two\nlines", "its own"]
+    assert "beware" in lines[-1]["message"]
     assert {line["worker"] for line in lines} == {"w1"}

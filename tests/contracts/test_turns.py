@@ -264,6 +264,14 @@ def test_what_was_canceled_costs_its_key_no_turn(queue: Queue) -> None:
     assert queue.join("a") in [queue.take(), queue.take()]
 
 
+def test_canceling_the_next_job_makes_no_later_one_wait_longer(queue: Queue) -> None:
+    canceled = queue.join("a", nfe=500)
+    waiting = queue.join("b", nfe=600)
+    assert queue.leave(canceled)
+    later = queue.join("c", nfe=200)
+    assert [queue.take(), queue.take()] == [later, waiting]
+
+
 def test_a_job_given_back_goes_first(queue: Queue) -> None:
     first = queue.join()
     queue.take()
