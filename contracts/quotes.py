@@ -97,6 +97,7 @@ def rbf_plan(request: ResolvedRequest, search: RbfParams) -> NfePlan:
     left = request.budget.nfe - pool - search.finish
     spend = (left - 1) // chains * chains if search.upstream else left
     share, more = divmod(spend, chains)
+    planned = request.budget.nfe if search.plan_nfe is None else search.plan_nfe
     laid_out = steps if search.upstream else steps - 1
     return NfePlan(
         nfe=pool + spend + search.finish,
@@ -104,7 +105,7 @@ def rbf_plan(request: ResolvedRequest, search: RbfParams) -> NfePlan:
         initial_noises=pool,
         chains=chains,
         levels=steps - 1,
-        quota=left // (laid_out * chains),
+        quota=(planned - pool - search.finish) // (laid_out * chains),
         shares=tuple(share + (index < more) for index in range(chains)),
         finish_steps=search.finish,
     )

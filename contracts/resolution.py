@@ -7,7 +7,7 @@ from contracts.catalogue import MODELS, REWARDS, ModelFacts, SizeFacts
 from contracts.errors import FieldProblem, InvalidRequestError
 from contracts.names import did_you_mean
 from contracts.parsing import parse, pointer, posted_path, reward_params_problems, steps_of
-from contracts.requests import PRIORITIES, Caps, GenerationRequest, ResolvedRequest, RewardTerm
+from contracts.requests import PRIORITIES, Budget, Caps, GenerationRequest, ResolvedRequest, RewardTerm
 from contracts.search import (
     BaseParams,
     BestOfNParams,
@@ -256,7 +256,16 @@ def rbf_problems(resolved: ResolvedRequest) -> list[FieldProblem]:
             "Must be at least the number of chains with start 'top'.",
         ),
     ]
-    return [FieldProblem(pointer=place, detail=detail) for holds, place, detail in rules if not holds]
+    problems = [FieldProblem(pointer=place, detail=detail) for holds, place, detail in rules if not holds]
+    return problems + plan_problems(search.plan_nfe, search.minimum_nfe(resolved.sampler), resolved.budget)
+
+
+def plan_problems(planned: int | None, needed: int, budget: Budget) -> list[FieldProblem]:
+    """A plan pays for the least search and lies within the budget."""
+    if planned is None or needed <= planned <= budget.nfe:
+        return []
+    detail = f"Must be at least {needed} with these settings, and at most the budget of {budget.nfe}."
+    return [FieldProblem(pointer="/search/plan_nfe", detail=detail)]
 
 
 def sop_problems(resolved: ResolvedRequest) -> list[FieldProblem]:

@@ -118,6 +118,12 @@ class RbfParams(StrategyParams):
     start: Literal["best", "top"] = Field(
         default="best", description="all chains from the best noise, or chain i from the i-th best"
     )
+    plan_nfe: int | None = Field(
+        default=None,
+        ge=1,
+        description="NFE that quotas are laid out for; the budget's rest is drawn at the last level. "
+        "Default: the budget",
+    )
 
     @property
     def upstream(self) -> bool:

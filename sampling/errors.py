@@ -38,6 +38,18 @@ class BudgetTooSmallError(SamplingError, ValueError):
         self.given = given
 
 
+class NotExtendableError(SamplingError):
+    """The strategy lays its whole budget out beforehand: a search that has ended cannot go on.
+
+    Args:
+        strategy: its name in the registry.
+    """
+
+    def __init__(self, strategy: str) -> None:
+        super().__init__(f"a search by {strategy} cannot go on: it lays its whole budget out beforehand")
+        self.strategy = strategy
+
+
 class RewardError(SamplingError):
     """A reward is NaN or infinite, or their number is wrong. It is never turned into a number that sorts."""
 

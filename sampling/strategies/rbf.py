@@ -17,7 +17,7 @@ from sampling.sampler import Sampler
 from sampling.state import Address, chunks, draw_noise, evaluate, keep_best, record
 from sampling.strategies import finish, moves
 from sampling.strategies.finish import FinishState
-from sampling.strategies.rollover import Accept, Chain, Plan, start_chain, take
+from sampling.strategies.rollover import Accept, Chain, Plan, lengthen, start_chain, take
 from sampling.strategy import check_budget, check_least, even_shares
 
 
@@ -55,6 +55,8 @@ class Rbf:
             "upstream" has no finish.
         start: "best": every chain starts from the best noise; "top": chain i from the i-th best. "upstream"
             starts every chain from the best of its own pool.
+        plan_nfe: the budget that quotas are laid out for; what the true one has beyond it is drawn at the
+            last level. None: the true one.
     """
 
     name: ClassVar[str] = "rbf"
@@ -66,12 +68,14 @@ class Rbf:
     accept: Accept = "first"
     finish_steps: int = 4
     start: Literal["best", "top"] = "best"
+    plan_nfe: int | None = None
 
     def __post_init__(self) -> None:
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is one of {', '.join(known)}, and was {getattr(self, name)!r}")
-        check_least(self, {"chains": 1, "initial_noises": 1, "width": 1, "finish_steps": 0})
+        optional = {} if self.plan_nfe is None else {"plan_nfe": 1}
+        check_least(self, {"chains": 1, "initial_noises": 1, "width": 1, "finish_steps": 0, **optional})
         if self.upstream and self.width != 1:
             raise ValueError(f"upstream draws one child at a time; width was {self.width}")
         if self.start == "top" and self.initial_noises < self.chains and not self.upstream:
@@ -106,19 +110,34 @@ class Rbf:
 
     def plan(self, problem: Problem) -> Plan:
         """The budget laid out."""
-        left = problem.nfe - self.pool - self.reserve
-        # Upstream's rounds go on while nfe + chains < budget.
-        spend = (left - 1) // self.chains * self.chains if self.upstream else left
+        planned = problem.nfe if self.plan_nfe is None else self.plan_nfe
+        laid_out = planned - self.pool - self.reserve
         return Plan(
             pool=self.pool,
-            base_quota=left // (self.levels(problem.sampler) * self.chains),
-            shares=even_shares(spend, self.chains),
+            base_quota=laid_out // (self.levels(problem.sampler) * self.chains),
+            shares=even_shares(self._for_draws(problem.nfe - self.pool), self.chains),
             last_level=problem.sampler.steps - 2,
         )
 
+    def _for_draws(self, left: int) -> int:
+        """What is drawn of ``left`` NFE when the pool has been."""
+        # Upstream's rounds go on while nfe + chains < budget.
+        return (left - 1) // self.chains * self.chains if self.upstream else left - self.reserve
+
+    def extend(self, problem: Problem, state: RbfState) -> RbfState:
+        """More draws for every chain from where it stands, and a finish of its own after them."""
+        if not state.chains:
+            return state  # they start with shares of the new budget
+        plan, waiting = self.plan(problem), sum(chain.share for chain in state.chains)
+        more = self._for_draws(problem.nfe - state.ledger.nfe_spent) - waiting
+        chains = zip(state.chains, even_shares(max(more, 0), self.chains), strict=True)
+        lengthened = tuple(lengthen(plan, chain, share) for chain, share in chains)
+        return replace(state, chains=lengthened, finishing=None, finish_times=())
+
     def init(self, problem: Problem) -> Round[RbfState]:
         """The initial noises, or the first ``max_batch`` of them."""
-        check_budget(self, problem)
+        planned = problem.nfe if self.plan_nfe is None else min(problem.nfe, self.plan_nfe)
+        check_budget(self, replace(problem, nfe=planned))
         return _fill_pool(self, problem, RbfState(ledger=Ledger(problem.nfe)))
 
     def step(self, problem: Problem, state: RbfState) -> Round[RbfState]:

@@ -72,6 +72,13 @@ def start_chain(plan: Plan, index: int, start: Candidate) -> Chain:
     return replace(chain, quota=_quota(plan, chain))
 
 
+def lengthen(plan: Plan, chain: Chain, more: int) -> Chain:
+    """A chain that may spend more: it draws on at the last level; quotas above that stay as they were."""
+    share = chain.share + more
+    at_last = chain.level == plan.last_level
+    return replace(chain, share=share, quota=chain.draws + share if at_last else chain.quota)
+
+
 def take(
     plan: Plan, chain: Chain, children: Sequence[Candidate], accept: Accept
 ) -> tuple[Chain, list[Decision], Level | None]:

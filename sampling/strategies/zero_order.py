@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from sampling.errors import NotExtendableError
 from sampling.events import Candidate
 from sampling.ledger import Ledger
 from sampling.problem import Problem
@@ -86,6 +87,17 @@ class ZeroOrder(Generations[ZeroOrderState]):
     def first(self, problem: Problem) -> ZeroOrderState:
         """No pivot yet."""
         return ZeroOrderState(ledger=Ledger(problem.nfe))
+
+    def extend(self, problem: Problem, state: ZeroOrderState) -> ZeroOrderState:
+        """More generations, where all that the earlier budget paid for were whole.
+
+        Raises:
+            NotExtendableError: the last one was smaller, or there is a finish.
+        """
+        before = replace(problem, nfe=state.ledger.nfe_budget)
+        if self.finish_steps or self.solves(before) % self.neighbours:
+            raise NotExtendableError(self.name)
+        return state
 
     def breed(self, problem: Problem, state: ZeroOrderState, size: int) -> tuple[ZeroOrderState, Solve]:
         """Neighbours of the pivot, or fresh noises."""
