@@ -14,6 +14,7 @@ from rq.serializers import JSONSerializer
 from app.access import ANYBODY, Allowance, Caller, exhausted
 from app.problems import ProblemError
 from app.submission import SETTLE_SCRIPT, SUBMIT_SCRIPT
+from contracts.baseline import reserved_nfe
 from contracts.events import EVENT_FIELD, Queued, encode
 from contracts.jobs import Record
 from contracts.keys import (
@@ -102,7 +103,7 @@ class Enqueuer:
             IDEMPOTENCY_TTL_SECONDS,
             self.settings.max_queue,
             record.owner or "",
-            record.request.budget.nfe,
+            reserved_nfe(record.request),
             (limits and limits.nfe_per_day) or "",
             (limits and limits.concurrent) or "",
             member(record),

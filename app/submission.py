@@ -13,7 +13,9 @@ local function settle(spent, charges, today)
       redis.call('HDEL', charges, entries[i])
       local day, nfe = string.match(entries[i + 1], '^(%d+):(%d+)$')
       if status and tonumber(day) == today then
-        local used = usage and cjson.decode(usage).nfe_spent or 0
+        usage = usage and cjson.decode(usage) or {nfe_spent = 0}
+        local used = usage.nfe_spent
+        if type(usage.baseline) == 'table' then used = used + usage.baseline.nfe_spent end
         redis.call('HINCRBY', spent, 'nfe', used - tonumber(nfe))
       end
     end

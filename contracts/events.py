@@ -85,11 +85,20 @@ class LevelEvent(BaseEvent):
 
 
 class Resumed(BaseEvent):
-    """A search goes on from a checkpoint."""
+    """A search, or the baseline of one that has ended, goes on from a checkpoint."""
 
     type: Literal["resumed"] = "resumed"
     from_nfe: int
     nfe_redone: int
+    baseline_nfe_redone: int = 0
+
+
+class BaselineEvent(BaseEvent):
+    """The search has ended by itself; its baseline now runs, at most so many NFE, and tells no candidates."""
+
+    type: Literal["baseline"] = "baseline"
+    strategy: Literal["best_of_n"] = "best_of_n"
+    nfe: int
 
 
 class Completed(BaseEvent):
@@ -116,7 +125,7 @@ class Canceled(BaseEvent):
 
 
 Event = Annotated[
-    Queued | Started | CandidateEvent | LevelEvent | Resumed | Completed | Failed | Canceled,
+    Queued | Started | CandidateEvent | LevelEvent | Resumed | BaselineEvent | Completed | Failed | Canceled,
     Field(discriminator="type"),
 ]
 FINAL_EVENTS = ("completed", "failed", "canceled")

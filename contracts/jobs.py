@@ -9,6 +9,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from contracts.baseline import reserved_nfe
 from contracts.errors import JobErrorCode
 from contracts.keys import cancel_url, events_url, generation_url, trace_url
 from contracts.requests import ResolvedRequest
@@ -49,10 +50,19 @@ class Progress(Document):
     level: int = 0
     levels: int
     best_reward: float | None = None
+    baseline_nfe_spent: int = Field(default=0, description="by the baseline, which is no part of nfe_budget")
+
+    @property
+    def spent(self) -> int:
+        """NFE of the search and of its baseline."""
+        return self.nfe_spent + self.baseline_nfe_spent
 
 
 class Checkpoint(Document):
-    """The newest state that another execution can go on from, see `contracts.keys.checkpoint_path`."""
+    """The newest state that another execution can go on from, see `contracts.keys.checkpoint_path`.
+
+    `nfe` counts the baseline's too.
+    """
 
     attempt: int
     nfe: int
@@ -61,7 +71,9 @@ class Checkpoint(Document):
 class ProgressView(Progress):
     """Progress as clients see it."""
 
-    fraction: float = Field(description="of the NFE budget, 0 to 1; 1 once ended with success")
+    fraction: float = Field(
+        description="of the NFE budget and the baseline's, 0 to 1; 1 once ended with success"
+    )
     queue_position: int | None = Field(description="generations ahead in the queue; null once started")
     eta_seconds: float | None = Field(description="at the rate so far; null where there is none yet")
 
@@ -109,6 +121,16 @@ class Provenance(Document):
 StopReason = Literal["budget", "finished", "target_reward", "patience", "seconds", "canceled", "deadline"]
 
 
+class Baseline(Document):
+    """What best-of-n found with the NFE that the search spent: as many whole runs, and at least one."""
+
+    strategy: Literal["best_of_n"] = "best_of_n"
+    steps: int = Field(description="NFE of each run")
+    nfe_spent: int
+    stopped_by: StopReason
+    image: Image = Field(description="its `chain` and `nfe` count the baseline's own runs and NFE")
+
+
 class Result(Document):
     """What a search found; one that was canceled or met its deadline has the best so far."""
 
@@ -119,6 +141,9 @@ class Result(Document):
     levels: list[LevelRecord]
     stopped_by: StopReason = Field(description="`finished`: no use for the rest of the budget")
     provenance: Provenance
+    baseline: Baseline | None = Field(
+        default=None, description="null: not asked for, or ended before its first run was"
+    )
 
 
 class Seconds(Document):
@@ -133,7 +158,7 @@ class Seconds(Document):
     total: float = 0.0
 
 
-class Usage(Document):
+class Spent(Document):
     """What a search spent."""
 
     nfe_spent: int
@@ -146,6 +171,12 @@ class Usage(Document):
         default=0, description="rewards whose gradient guided: as many passes back through reward and decoder"
     )
     seconds: Seconds
+
+
+class Usage(Spent):
+    """What a job spent: its search and, apart from it, its baseline."""
+
+    baseline: Spent | None = None
 
 
 class JobError(Document):
@@ -334,16 +365,16 @@ def view(record: Record, queue_position: int | None, at: datetime) -> ProgressVi
     done = record.status is Status.SUCCEEDED
     return ProgressView(
         **stored.model_dump(),
-        fraction=1.0 if done else stored.nfe_spent / stored.nfe_budget,
+        fraction=1.0 if done else stored.spent / reserved_nfe(record.request),
         queue_position=queue_position if record.status is Status.QUEUED else None,
         eta_seconds=eta(record, at),
     )
 
 
 def eta(record: Record, at: datetime) -> float | None:
-    """Seconds left of a running search at its mean rate so far."""
-    spent = record.progress.nfe_spent
+    """Seconds left of a running job at its mean rate so far."""
+    spent = record.progress.spent
     if record.status is not Status.RUNNING or record.started_at is None or spent == 0:
         return None
     elapsed = max((at - record.started_at).total_seconds(), 0.0)
-    return round(elapsed * (record.progress.nfe_budget - spent) / spent, 1)
+    return round(elapsed * (reserved_nfe(record.request) - spent) / spent, 1)

@@ -77,6 +77,11 @@ def image_path(generation: str, index: int, extension: str) -> str:
     return f"{generation}/images/{index}.{extension}"
 
 
+def baseline_path(generation: str, extension: str) -> str:
+    """Artifact: the image of the baseline."""
+    return f"{generation}/baseline.{extension}"
+
+
 def preview_path(generation: str, seq: int) -> str:
     """Artifact: the picture of the level event with this `seq`."""
     return f"{generation}/previews/{seq}.png"
@@ -120,6 +125,11 @@ def cancel_url(generation: str) -> str:
 def image_url(generation: str, index: int) -> str:
     """Final image `index` from 0."""
     return f"{generation_url(generation)}/images/{index}"
+
+
+def baseline_url(generation: str) -> str:
+    """The image of the baseline."""
+    return f"{generation_url(generation)}/baseline"
 
 
 def preview_url(generation: str, seq: int) -> str:

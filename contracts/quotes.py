@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from contracts.baseline import baseline_of
 from contracts.requests import ResolvedRequest
 from contracts.search import BaseParams, BestOfNParams, RbfParams
 
@@ -73,8 +74,9 @@ class Quote(Part):
     object: Literal["quote"] = "quote"
     request: ResolvedRequest
     plan: NfePlan
+    baseline: NfePlan | None = Field(description="of the baseline, on top of the plan; null: not asked for")
     nfe_per_second: float | None = Field(description="of one worker, over recent jobs; null: none yet")
-    expected_seconds: float | None = Field(description="of the search itself; null: no rate measured yet")
+    expected_seconds: float | None = Field(description="of search and baseline; null: no rate measured yet")
     queue: QueueView
 
 
@@ -95,9 +97,9 @@ def rbf_plan(request: ResolvedRequest, search: RbfParams) -> NfePlan:
     steps, chains = request.sampler.steps, search.chains
     pool = search.initial_noises * (chains if search.upstream else 1)
     left = request.budget.nfe - pool - search.finish
+    planned = request.budget.nfe if search.plan_nfe is None else search.plan_nfe
     spend = (left - 1) // chains * chains if search.upstream else left
     share, more = divmod(spend, chains)
-    planned = request.budget.nfe if search.plan_nfe is None else search.plan_nfe
     laid_out = steps if search.upstream else steps - 1
     return NfePlan(
         nfe=pool + spend + search.finish,
@@ -121,14 +123,18 @@ def quote(request: ResolvedRequest, pace: Pace, position: int, states: Mapping[s
         states: how many of its live workers are `ready`, and how many `busy`.
     """
     plan = plan_of(request)
+    baseline = plan_of(baseline_of(request)) if request.baseline else None
     rate = pace.nfe_per_second
     expected = plan.nfe / rate if rate else None
     if expected is not None and request.budget.seconds is not None:
         expected = min(expected, request.budget.seconds)
+    if rate and expected is not None and baseline:
+        expected += baseline.nfe / rate
     workers = states.get("ready", 0) + states.get("busy", 0)
     return Quote(
         request=request,
         plan=plan,
+        baseline=baseline,
         nfe_per_second=rounded(rate),
         expected_seconds=rounded(expected),
         queue=QueueView(

@@ -77,6 +77,7 @@ class GenerationRequest(Strict):
     output_format: OutputFormat = "png"
     previews: Previews = "levels"
     priority: Priority = Field(default="normal", description="whose turn comes sooner, see docs/api.md")
+    baseline: bool = Field(default=False, description="also run best-of-n at the NFE that the search spent")
     metadata: dict[MetadataKey, MetadataValue] = Field(default_factory=dict, max_length=16)
 
 
@@ -101,6 +102,7 @@ class ResolvedRequest(Strict):
     output_format: OutputFormat
     previews: Previews
     priority: Priority = "normal"  # as of jobs stored before there were priorities
+    baseline: bool = False
     metadata: dict[str, str]
 
 

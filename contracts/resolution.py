@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Sequence
 
+from contracts.baseline import reserved_nfe
 from contracts.catalogue import MODELS, REWARDS, ModelFacts, SizeFacts
 from contracts.errors import FieldProblem, InvalidRequestError
 from contracts.names import did_you_mean
@@ -98,6 +99,7 @@ def filled(request: GenerationRequest, model: ModelFacts) -> ResolvedRequest:
         output_format=request.output_format,
         previews=request.previews,
         priority=request.priority,
+        baseline=request.baseline,
         metadata=request.metadata,
     )
 
@@ -291,8 +293,8 @@ def image_problems(resolved: ResolvedRequest) -> list[FieldProblem]:
 def budget_problems(resolved: ResolvedRequest, caps: Caps) -> list[FieldProblem]:
     """The NFE budget pays for the strategy's least search and stays under the cap."""
     nfe, needed = resolved.budget.nfe, needed_nfe(resolved)
-    if nfe > caps.max_nfe:
-        return [FieldProblem(pointer="/budget/nfe", detail=f"Must be at most {caps.max_nfe} {caps.whose}.")]
+    if over := cap_problems(resolved, caps):
+        return over
     if nfe < needed:
         strategy = resolved.search.strategy
         detail = (
@@ -309,6 +311,16 @@ def priority_problems(resolved: ResolvedRequest, caps: Caps) -> list[FieldProble
         return []
     detail = f"Must be at most '{caps.priority}' with this API key."
     return [FieldProblem(pointer="/priority", detail=detail, allowed=list(allowed))]
+
+
+def cap_problems(resolved: ResolvedRequest, caps: Caps) -> list[FieldProblem]:
+    """A search and its baseline together stay under the cap."""
+    reserved = reserved_nfe(resolved)
+    if reserved <= caps.max_nfe:
+        return []
+    both = f" with the baseline's, and together they are {reserved}" if resolved.baseline else ""
+    detail = f"Must be at most {caps.max_nfe} {caps.whose}{both}."
+    return [FieldProblem(pointer="/budget/nfe", detail=detail)]
 
 
 def needed_nfe(resolved: ResolvedRequest) -> int:

@@ -40,6 +40,10 @@ if ARGV[3] == 'succeeded' and redis.call('HGET', KEYS[1], 'attempts') == '1' the
   if usage and usage.seconds.total > 0 then
     local pace = 'rollover:pace:' .. cjson.decode(facts[2]).model
     local news = {jobs = 1, nfe = usage.nfe_spent, seconds = usage.seconds.total}
+    if type(usage.baseline) == 'table' then
+      news.nfe = news.nfe + usage.baseline.nfe_spent
+      news.seconds = news.seconds + usage.baseline.seconds.total
+    end
     for name, value in pairs(news) do
       local before = tonumber(redis.call('HGET', pace, name) or '0')
       redis.call('HSET', pace, name, tostring(0.8 * before + value))

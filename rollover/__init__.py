@@ -1,7 +1,16 @@
 """The Python client of Rollover, an HTTP service that searches images under a compute budget."""
 
 from rollover.client import AsyncClient, Client
-from rollover.documents import Event, Generation, JobError, Page, Progress, Result, ResultImage
+from rollover.documents import (
+    Baseline,
+    Event,
+    Generation,
+    JobError,
+    Page,
+    Progress,
+    Result,
+    ResultImage,
+)
 from rollover.errors import (
     ApiError,
     AuthError,
@@ -21,6 +30,7 @@ __all__ = [
     "ApiError",
     "AsyncClient",
     "AuthError",
+    "Baseline",
     "Client",
     "ConflictError",
     "ConnectionFailedError",

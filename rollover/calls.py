@@ -99,6 +99,11 @@ def image(job_id: str, number: int) -> Call[bytes]:
     return Call("GET", f"{_job(job_id)}/images/{number}", _content)
 
 
+def baseline(job_id: str) -> Call[bytes]:
+    """The bytes of the baseline's image."""
+    return Call("GET", f"{_job(job_id)}/baseline", _content)
+
+
 def preview(job_id: str, seq: int) -> Call[bytes]:
     """The bytes of the preview that event ``seq`` announced."""
     return Call("GET", f"{_job(job_id)}/previews/{seq}", _content)

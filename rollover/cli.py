@@ -86,6 +86,7 @@ def generate(  # noqa: PLR0913, PLR0917 -- one argument for each option
         list[str] | None, typer.Option(help="KEY=VALUE of the budget, such as seconds=30.")
     ] = None,
     priority: Annotated[Priority | None, typer.Option(help="Among the jobs that wait.")] = None,
+    baseline: Annotated[bool, typer.Option("--baseline", help="Also run best-of-n at the same NFE.")] = False,  # noqa: FBT002
     quote: Annotated[bool, typer.Option("--quote", help="Only say what it would take.")] = False,  # noqa: FBT002
 ) -> None:
     """Search one image, showing the search as it runs; writes the image and its trace."""
@@ -99,6 +100,7 @@ def generate(  # noqa: PLR0913, PLR0917 -- one argument for each option
             "sampler": _pairs(sampler),
             "budget": _pairs(budget),
             "priority": priority,
+            "baseline": baseline or None,
         }
         fields = {name: value for name, value in given.items() if value is not None}
         if quote:

@@ -289,6 +289,10 @@ class Client:
         for number in range(len(result.images) if result else 0):
             yield self.image(job_id, number)
 
+    def baseline(self, job_id: str) -> bytes:
+        """The bytes of the image that best-of-n found, of a job submitted with ``baseline=True``."""
+        return self._call(calls.baseline(job_id))
+
     def preview(self, job_id: str, seq: int) -> bytes:
         """The bytes of the preview that event ``seq`` announced."""
         return self._call(calls.preview(job_id, seq))
@@ -449,6 +453,10 @@ class AsyncClient:
         result = (await self.get(job_id)).result
         for number in range(len(result.images) if result else 0):
             yield await self.image(job_id, number)
+
+    async def baseline(self, job_id: str) -> bytes:
+        """The bytes of the baseline's image; see :meth:`Client.baseline`."""
+        return await self._call(calls.baseline(job_id))
 
     async def preview(self, job_id: str, seq: int) -> bytes:
         """The bytes of the preview that event ``seq`` announced."""

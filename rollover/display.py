@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from rollover.client import Client
-from rollover.documents import Event, Generation
+from rollover.documents import Baseline, Event, Generation
 from rollover.errors import ConflictError, RolloverError
 
 
@@ -43,6 +43,8 @@ class LiveView:
             )
         elif event.type == "started":
             self.progress.update(self.task, state="searching")
+        elif event.type == "baseline":
+            self.progress.update(self.task, state="best-of-n")
         elif event.final:
             self.progress.update(self.task, state=event.type)
 
@@ -107,7 +109,7 @@ def prepare(out: Path) -> None:
 
 
 def save(client: Client, job: Generation, out: Path) -> tuple[list[Path], Path]:
-    """Write every image and the trace of an ended job into ``out``; their paths.
+    """Write every image, the baseline's last, and the trace of an ended job into ``out``; their paths.
 
     Raises :class:`OutputError` where one cannot be written.
     """
@@ -116,6 +118,9 @@ def save(client: Client, job: Generation, out: Path) -> tuple[list[Path], Path]:
         for number, content in enumerate(client.images(job.id)):
             images.append(out / f"{job.id}-{number}.{job.request.get('output_format', 'png')}")
             images[-1].write_bytes(content)
+        if job.result and job.result.baseline:
+            images.append(out / f"{job.id}-baseline.{job.request.get('output_format', 'png')}")
+            images[-1].write_bytes(client.baseline(job.id))
         trace = out / f"{job.id}.trace.jsonl"
         trace.write_bytes(client.trace(job.id))
     return images, trace
@@ -142,8 +147,18 @@ def summary(job: Generation, images: list[Path], trace: Path) -> str:
         lines += [
             (f"held out: {name}", _number(value)) for name, value in job.result.images[0].held_out.items()
         ]
+        if baseline := job.result.baseline:
+            lines += _baseline_lines(baseline)
     lines += [("NFE spent", _nfe(job)), ("search", _seconds(job.usage.get("seconds") or {}))]
     return "\n".join(f"{name:<14} {value}" for name, value in lines)
+
+
+def _baseline_lines(baseline: Baseline) -> list[tuple[str, str]]:
+    runs = f"{baseline.nfe_spent} NFE, {baseline.steps} a run"
+    lines = [("best-of-n", f"{_number(baseline.image.reward)} ({runs})")]
+    return lines + [
+        (f"  held out: {name}", _number(value)) for name, value in baseline.image.held_out.items()
+    ]
 
 
 def quote_lines(quote: dict[str, Any]) -> str:
@@ -157,9 +172,10 @@ def quote_lines(quote: dict[str, Any]) -> str:
             f"{plan['initial_noises']} initial noises, {plan['levels']} levels x {plan['chains']} chains "
             f"x {plan['quota']} draws, {plan['finish_steps']} to finish"
         )
-    lines = [
-        ("NFE", f"{plan['nfe']} of {quote['request']['budget']['nfe']}"),
-        ("plan", layout),
+    lines = [("NFE", f"{plan['nfe']} of {quote['request']['budget']['nfe']}"), ("plan", layout)]
+    if baseline := quote.get("baseline"):
+        lines.append(("best-of-n", f"{baseline['runs']} runs of {baseline['steps']} steps on top"))
+    lines += [
         ("expected", _estimate(quote["expected_seconds"])),
         ("ahead of it", f"{queue['position']} waiting, {queue['workers']} workers"),
         ("queue wait", _estimate(queue["wait_seconds"])),

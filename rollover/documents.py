@@ -39,11 +39,21 @@ class ResultImage:
 
 
 @dataclass(frozen=True)
+class Baseline:
+    """What best-of-n found with as many NFE as the search spent."""
+
+    image: ResultImage
+    nfe_spent: int
+    steps: int
+
+
+@dataclass(frozen=True)
 class Result:
     """What a search returned; ``first_reward`` is the reward before any search."""
 
     images: tuple[ResultImage, ...]
     first_reward: float | None
+    baseline: Baseline | None
     raw: Mapping[str, Any]
 
 
@@ -127,7 +137,14 @@ def _result(raw: Mapping[str, Any] | None) -> Result | None:
     if raw is None:
         return None
     images: Sequence[Mapping[str, Any]] = raw.get("images") or []
-    return Result(tuple(_image(image) for image in images), raw.get("first_reward"), raw)
+    baseline = _baseline(raw.get("baseline"))
+    return Result(tuple(_image(image) for image in images), raw.get("first_reward"), baseline, raw)
+
+
+def _baseline(raw: Mapping[str, Any] | None) -> Baseline | None:
+    if raw is None:
+        return None
+    return Baseline(_image(raw["image"]), raw["nfe_spent"], raw["steps"])
 
 
 def _image(raw: Mapping[str, Any]) -> ResultImage:

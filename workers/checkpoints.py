@@ -12,7 +12,7 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from contracts.jobs import Checkpoint, Record
+from contracts.jobs import Checkpoint, Record, StopReason
 from contracts.keys import checkpoint_path, checkpoints_path
 from sampling.checkpoint import restore, save
 from sampling.errors import CheckpointError
@@ -20,6 +20,8 @@ from sampling.state import State
 from workers.previews import Seen
 from workers.store import ArtifactStore
 
+BASELINE = "baseline."
+"""What the names of the baseline's tensors begin with."""
 EVERY_NFE = 25
 """A state is saved at every level, and after so many evaluations since the last one at the latest."""
 log = logging.getLogger(__name__)
@@ -33,33 +35,44 @@ class Memory:
         elapsed: seconds of the search, over all executions so far.
         best: reward of the best candidate that the limits have seen.
         best_at: the evaluation that made it.
-        seconds: of usage, by name; `total` among them.
+        seconds: of the search's usage, by name; `total` among them.
+        baseline_seconds: of the baseline's usage, likewise.
     """
 
     elapsed: float = 0.0
     best: float | None = None
     best_at: int = 0
     seconds: dict[str, float] = field(default_factory=dict[str, float])
+    baseline_seconds: dict[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a search stands: all that is needed to go on.
+    """Where a job stands: all that is needed to go on.
 
     Args:
         state: of the search; the best candidates have their pictures.
         memory: of the execution.
         seen: pictures that coming previews may show.
+        ended: why the search ended, where its baseline is what is left to run.
+        baseline: state of the baseline; None before its first round.
     """
 
     state: State
     memory: Memory = field(default_factory=Memory)
     seen: tuple[Seen, ...] = ()
+    ended: StopReason | None = None
+    baseline: State | None = None
+
+    @property
+    def baseline_nfe(self) -> int:
+        """Evaluations that the baseline has made."""
+        return self.baseline.ledger.nfe_spent if self.baseline else 0
 
     @property
     def nfe(self) -> int:
-        """Evaluations made."""
-        return self.state.ledger.nfe_spent
+        """Evaluations made, by the search and its baseline."""
+        return self.state.ledger.nfe_spent + self.baseline_nfe
 
 
 @dataclass
@@ -120,12 +133,13 @@ def read(store: ArtifactStore, record: Record, device: torch.device) -> Standing
 
 def dumps(standing: Standing) -> bytes:
     """A checkpoint as one file: safetensors, with the JSON in its header."""
-    tensors, search = save(standing.state)
-    images = {best.nfe: best.image for best in standing.state.best if best.image is not None}
-    images |= {seen.nfe: seen.image for seen in standing.seen}
-    tensors |= {f"image.{nfe}": _copied(image) for nfe, image in images.items()}
+    tensors, search = _saved(standing.state)
+    tensors |= {f"image.{seen.nfe}": _copied(seen.image) for seen in standing.seen}
     seen = [{"chain": s.chain, "level": s.level, "nfe": s.nfe, "reward": s.reward} for s in standing.seen]
-    header = {"search": search, "memory": asdict(standing.memory), "seen": seen}
+    header = {"search": search, "memory": asdict(standing.memory), "seen": seen, "ended": standing.ended}
+    if standing.baseline:
+        others, header["baseline"] = _saved(standing.baseline)
+        tensors |= {f"{BASELINE}{name}": tensor for name, tensor in others.items()}
     return to_safetensors(tensors, {name: json.dumps(value) for name, value in header.items()})
 
 
@@ -137,13 +151,28 @@ def loads(content: bytes, device: torch.device) -> Standing:
     except KeyError as error:
         raise CheckpointError(f"the file has no {error}") from error
     placed = {name: tensor.to(device) for name, tensor in tensors.items()}
-    state = restore(placed, search, device)
-    best = tuple(replace(each, image=placed.get(f"image.{each.nfe}")) for each in state.best)
+    others = {name[len(BASELINE) :]: placed[name] for name in placed if name.startswith(BASELINE)}
+    baseline = json.loads(header.get("baseline", "null"))
     return Standing(
-        state=replace(state, best=best),
+        state=_restored(placed, search, device),
         memory=Memory(**memory),
         seen=tuple(Seen(**each, image=placed[f"image.{each['nfe']}"]) for each in seen),
+        ended=json.loads(header.get("ended", "null")),
+        baseline=_restored(others, baseline, device) if baseline else None,
     )
+
+
+def _saved(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A state and the pictures of its best."""
+    tensors, meta = save(state)
+    images = {best.nfe: best.image for best in state.best if best.image is not None}
+    return tensors | {f"image.{nfe}": _copied(image) for nfe, image in images.items()}, meta
+
+
+def _restored(tensors: Mapping[str, Tensor], meta: Mapping[str, Any], device: torch.device) -> State:
+    state = restore(tensors, meta, device)
+    best = tuple(replace(each, image=tensors.get(f"image.{each.nfe}")) for each in state.best)
+    return replace(state, best=best)
 
 
 def _unpacked(content: bytes) -> tuple[dict[str, Tensor], Mapping[str, Any]]:

@@ -8,12 +8,24 @@ import redis
 
 from contracts.errors import ERRORS
 from contracts.events import Canceled, Completed, Event, Failed
-from contracts.jobs import Checkpoint, JobError, Record, Status, StopReason, hash_fields, now
+from contracts.jobs import (
+    Checkpoint,
+    JobError,
+    Progress,
+    Record,
+    Result,
+    Status,
+    StopReason,
+    Usage,
+    hash_fields,
+    now,
+)
 from contracts.logs import bound
 from contracts.requests import ResolvedRequest
 from contracts.settings import Settings
 from sampling.events import Round
 from sampling.state import State
+from workers.baseline import Baseline
 from workers.checkpoints import EVERY_NFE, Checkpoints, Memory, Standing, read
 from workers.diagnosis import device_fault, job_error
 from workers.engine import Engine, Search
@@ -26,6 +38,8 @@ from workers.results import Outcome, Results
 from workers.store import ArtifactStore
 from workers.translate import candidate_event, level_event, progress
 
+HALTED: tuple[StopReason, ...] = ("canceled", "deadline")
+"""Reasons that end a job and not only its search."""
 log = logging.getLogger(__name__)
 
 
@@ -80,6 +94,25 @@ class Runner:
         return Ending.DONE
 
 
+@dataclass(frozen=True)
+class Found:
+    """What is known once the search has ended.
+
+    Args:
+        stopped_by: why the job ends: for the search's reason, or because its baseline was stopped.
+        standing: with the search's last state.
+        progress: of the job.
+        result: None where nothing was scored yet.
+        usage: of the job.
+    """
+
+    stopped_by: StopReason
+    standing: Standing
+    progress: Progress
+    result: Result | None
+    usage: Usage
+
+
 @dataclass
 class Execution:
     """One attempt at a job."""
@@ -88,6 +121,8 @@ class Execution:
     hold: Hold
     _search: Search | None = None
     _state: State | None = None
+    _found: Found | None = None
+    _baseline: Baseline | None = None
 
     def __post_init__(self) -> None:
         record, runner = self.hold.record, self.runner
@@ -111,7 +146,7 @@ class Execution:
         done = self._standing.nfe if self._standing else 0
         log.info("begins after %d of %d NFE", done, record.request.budget.nfe)
         if self.hold.attempt > 1:
-            self.hold.resume(done)
+            self._resume()
         if record.cancel_requested and self._standing is None:
             self._end(canceled_event(record), Status.CANCELED)
             return
@@ -119,7 +154,10 @@ class Execution:
             self._search = self._opened()
             with self._publisher:
                 outcome = self._searched(self._search)
-            self._finish(self._search, outcome)
+            self._found = self._shown(self._search, outcome)
+            if record.request.baseline and outcome.stopped_by not in HALTED:
+                self._found = self._compared(self._found)
+            self._finish(self._found)
         except (HoldLostError, redis.RedisError):
             raise
         except GivenBackError:
@@ -130,6 +168,19 @@ class Execution:
                 raise
             log.exception("%s failed", record.id)
             self._fail(job_error(error))
+
+    @property
+    def _ended_before(self) -> StopReason | None:
+        """Why the search ended, where an earlier execution saw that and left the baseline to this one."""
+        return self._standing.ended if self._standing else None
+
+    def _resume(self) -> None:
+        """Tell what of earlier executions' work counts."""
+        if self._standing is None:
+            self.hold.resume(0)
+        else:
+            spent = self._standing.state.ledger.nfe_spent
+            self.hold.resume(spent, self._standing.baseline_nfe)
 
     def _opened(self) -> Search:
         """The search, with the time that earlier executions took."""
@@ -146,10 +197,12 @@ class Execution:
         start = self._standing.state if self._standing else None
         if start is not None:
             self._state = start
+            if ended := self._ended_before:
+                return Outcome(start, ended)
             # An earlier execution may have been killed between its last round and the end.
             if reason := self._ended_by(Round(start)):
                 return Outcome(start, reason)
-        saved = self._standing.nfe if self._standing else 0
+        saved = start.ledger.nfe_spent if start else 0
         for around in search.rounds(start):
             self._state = around.state
             spent = around.state.ledger.nfe_spent
@@ -167,6 +220,59 @@ class Execution:
                 raise GivenBackError
         assert self._state is not None  # noqa: S101 -- a search has at least one round
         return Outcome(self._state, "finished" if self._state.ledger.nfe_left else "budget")
+
+    def _compared(self, found: Found) -> Found:
+        """Run the baseline to its end, or until it is stopped: what it found by then is shown."""
+        run = Baseline.open(self.runner.engine, self.hold.record.request, found.standing)
+        self._baseline = run
+        self.runner.tick()
+        with self._publisher:
+            if not self._ended_before:
+                begins = Update(found.progress, baseline=run.event, standing=found.standing)
+                self._publisher.publish(begins)
+            reason = self._run_baseline(run, found.progress)
+        return self._with_baseline(found, run, reason)
+
+    def _run_baseline(self, run: Baseline, progress: Progress) -> StopReason:
+        """Run the baseline and publish how far it is; `progress` is the search's."""
+        saved = run.nfe
+        rounds = run.rounds()
+        while not (reason := self._halted()):
+            if next(rounds, None) is None:
+                return "budget"
+            giving_back = self._told(Order.GIVE_BACK)
+            due = run.nfe - saved >= EVERY_NFE or giving_back
+            standing = run.standing(self._limits.elapsed) if due else None
+            saved = run.nfe if due else saved
+            self._publisher.publish(Update(run.progress(progress), standing=standing))
+            self.runner.tick()
+            if giving_back:
+                raise GivenBackError
+        return reason
+
+    def _with_baseline(self, found: Found, run: Baseline, reason: StopReason) -> Found:
+        """Add to what the search found what its baseline did."""
+        result = found.result
+        if result and run.state:
+            baseline = self._results.write_baseline(run.search, Outcome(run.state, reason))
+            result = result.model_copy(update={"baseline": baseline})
+        return replace(
+            self._with_spent(found, run),
+            stopped_by=reason if reason in HALTED else found.stopped_by,
+            result=result,
+        )
+
+    def _with_spent(self, found: Found, run: Baseline) -> Found:
+        """Add what the baseline has spent."""
+        spent = run.spent(self.hold.baseline_nfe_redone)
+        usage = found.usage.model_copy(update={"baseline": spent})
+        return replace(found, progress=run.progress(found.progress), usage=usage)
+
+    def _halted(self) -> StopReason | None:
+        """Why to end whatever runs, if there is a reason."""
+        if self._told(Order.CANCEL):
+            return "canceled"
+        return "deadline" if self._limits.overdue else None
 
     def _ended_by(self, around: Round[State]) -> StopReason | None:
         """Why to end after this round, if there is a reason."""
@@ -200,38 +306,59 @@ class Execution:
         )
         return Standing(state, memory, self._pictures.seen)
 
-    def _finish(self, search: Search, outcome: Outcome) -> None:
-        """Store what was found, then the final status, the event and the result at once."""
+    def _shown(self, search: Search, outcome: Outcome) -> Found:
+        """Store what the search found."""
         result = self._results.write(search, outcome)
         self.runner.tick()
-        state = outcome.state
-        spent, best = state.ledger.nfe_spent, state.best_reward
+        if self._standing and self._ended_before:
+            standing = self._standing
+        else:
+            standing = replace(self._stands(search, outcome.state), ended=outcome.stopped_by)
+        return Found(
+            stopped_by=outcome.stopped_by,
+            standing=standing,
+            progress=progress(outcome.state, search.request),
+            result=result,
+            usage=self._results.usage(search, outcome.state),
+        )
+
+    def _finish(self, found: Found) -> None:
+        """Write the final status, the event and the result at once."""
+        spent, best = found.progress.nfe_spent, found.progress.best_reward
         error = checkpoint = None
-        if outcome.stopped_by == "canceled":
+        if found.stopped_by == "canceled":
             status, event = Status.CANCELED, Canceled(nfe_spent=spent, best_reward=best)
-        elif outcome.stopped_by == "deadline":
+        elif found.stopped_by == "deadline":
             error = deadline_error(self.runner.settings.job_timeout_seconds)
             status, event = Status.FAILED, Failed(error=error)
         else:
             assert best is not None  # noqa: S101 -- only a cancel ends a search before its first score
             status, event = Status.SUCCEEDED, Completed(nfe_spent=spent, best_reward=best)
             # A search that ended well can be given more to spend.
-            checkpoint = self._checkpoints.write(self._stands(search, state))
+            checkpoint = self._checkpoints.write(replace(found.standing, ended=None, baseline=None))
         self._end(
             event,
             status,
             checkpoint,
-            progress=progress(state, search.request),
-            result=result,
+            progress=found.progress,
+            result=found.result,
             error=error,
-            usage=self._results.usage(search, state),
+            usage=found.usage,
         )
 
     def _fail(self, error: JobError) -> None:
-        """End the job as failed, with what it had spent."""
+        """End the job as failed, with what it had spent; a search that had ended is not lost."""
+        found = self._found
+        if found and self._baseline:
+            found = self._with_spent(found, self._baseline)
+        usage = found.usage if found else self._usage()
+        result = found.result if found else None
+        self._end(Failed(error=error), Status.FAILED, error=error, result=result, usage=usage)
+
+    def _usage(self) -> Usage | None:
+        """What a search has spent that goes no further; None before its first round."""
         search, state = self._search, self._state
-        usage = self._results.usage(search, state) if search and state else None
-        self._end(Failed(error=error), Status.FAILED, error=error, usage=usage)
+        return self._results.usage(search, state) if search and state else None
 
     def _end(
         self, event: Event, status: Status, checkpoint: Checkpoint | None = None, **fields: object

@@ -12,7 +12,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import OutOfMemoryError
 from redis.retry import Retry
 
-from contracts.events import CandidateEvent, Event, LevelEvent, Resumed, Started, decode
+from contracts.events import BaselineEvent, CandidateEvent, Event, LevelEvent, Resumed, Started, decode
 from contracts.jobs import Record, Status, hash_fields, now
 from contracts.keys import events_key, job_key
 from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
@@ -49,7 +49,9 @@ class Told(NamedTuple):
 
     candidates: frozenset[int] = frozenset()
     levels: frozenset[tuple[int, int]] = frozenset()
+    baseline: bool = False
     nfe_redone: int = 0
+    baseline_nfe_redone: int = 0
 
 
 def connect(url: str) -> redis.Redis:
@@ -110,7 +112,8 @@ class Hold:
         last_seq: number of the last event published.
         started_at: when the first execution began.
         told: what earlier executions have published of the search.
-        nfe_redone: evaluations of earlier attempts that are made again.
+        nfe_redone: evaluations of earlier attempts that are made again, the baseline's aside.
+        baseline_nfe_redone: those of the baseline.
     """
 
     connection: redis.Redis
@@ -120,6 +123,7 @@ class Hold:
     started_at: datetime
     told: Told = field(default_factory=Told)
     nfe_redone: int = 0
+    baseline_nfe_redone: int = 0
 
     @classmethod
     def take(cls, connection: redis.Redis, record: Record, worker: str) -> Self:
@@ -135,13 +139,28 @@ class Hold:
         if fresh is None or fresh.attempts != record.attempts + 1:
             raise HoldLostError(f"job {record.id} is not ours any more")
         told = told_of(hold.published())
-        return replace(hold, record=fresh, attempt=fresh.attempts, told=told, nfe_redone=told.nfe_redone)
+        return replace(
+            hold,
+            record=fresh,
+            attempt=fresh.attempts,
+            told=told,
+            nfe_redone=told.nfe_redone,
+            baseline_nfe_redone=told.baseline_nfe_redone,
+        )
 
-    def resume(self, from_nfe: int) -> None:
-        """Say that an earlier execution's work goes on after so many evaluations; the rest is made again."""
-        redone = max(self.record.progress.nfe_spent - from_nfe, 0)
+    def resume(self, from_nfe: int, from_baseline: int = 0) -> None:
+        """Say that an earlier execution's work goes on after so many evaluations; the rest is made again.
+
+        Args:
+            from_nfe: evaluations of the search that count.
+            from_baseline: of its baseline.
+        """
+        progress = self.record.progress
+        redone = max(progress.nfe_spent - from_nfe, 0)
+        others = max(progress.baseline_nfe_spent - from_baseline, 0)
         self.nfe_redone += redone
-        self.write([Resumed(from_nfe=from_nfe, nfe_redone=redone)])
+        self.baseline_nfe_redone += others
+        self.write([Resumed(from_nfe=from_nfe, nfe_redone=redone, baseline_nfe_redone=others)])
 
     def published(self) -> list[str]:
         """Every event of the job so far, as the stream has it."""
@@ -206,8 +225,11 @@ class Hold:
 def told_of(texts: Sequence[str]) -> Told:
     """What a stream tells of a search."""
     events = [decode(text) for text in texts]
+    resumed = [event for event in events if isinstance(event, Resumed)]
     return Told(
         candidates=frozenset(event.nfe for event in events if isinstance(event, CandidateEvent)),
         levels=frozenset((event.chain, event.level) for event in events if isinstance(event, LevelEvent)),
-        nfe_redone=sum(event.nfe_redone for event in events if isinstance(event, Resumed)),
+        baseline=any(isinstance(event, BaselineEvent) for event in events),
+        nfe_redone=sum(event.nfe_redone for event in resumed),
+        baseline_nfe_redone=sum(event.baseline_nfe_redone for event in resumed),
     )

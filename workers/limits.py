@@ -16,7 +16,7 @@ class Limits:
     Args:
         budget: the request's.
         timeout: seconds after which the server ends any job.
-        before: seconds that earlier executions of the search took.
+        before: seconds that earlier executions of the job took.
         best: the best reward met so far.
         best_at: the evaluation that made it.
         start: of this execution's search, by the monotonic clock.
@@ -31,12 +31,17 @@ class Limits:
 
     @property
     def elapsed(self) -> float:
-        """Seconds that the search has taken, over all executions."""
+        """Seconds that the job has taken, over all executions."""
         return self.before + time.monotonic() - self.start
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the job has run as long as the server allows any."""
+        return self.elapsed >= self.timeout
 
     def reached(self, around: Round[State]) -> StopReason | None:
         """Why to stop after this round, if there is a reason."""
-        if self.elapsed >= self.timeout:
+        if self.overdue:
             return "deadline"
         if not around.state.best:
             return None  # a search must not end without a picture only because it is slow

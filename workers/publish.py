@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from queue import Empty, Queue
 from typing import Self
 
-from contracts.events import CandidateEvent, Event, LevelEvent
+from contracts.events import BaselineEvent, CandidateEvent, Event, LevelEvent
 from contracts.jobs import Progress, hash_fields
 from contracts.keys import preview_path, preview_url
 from workers.checkpoints import Checkpoints, Standing
@@ -22,15 +22,17 @@ AHEAD = 64
 
 @dataclass(frozen=True)
 class Update:
-    """What one round has to tell: candidates, levels with their pictures, and how far the search is.
+    """What one round has to tell: candidates, levels with their pictures, and how far the job is.
 
     Args:
+        baseline: the search has ended before this round, and its baseline begins.
         standing: to be saved once all of this is told; None: not after this round.
     """
 
-    candidates: tuple[CandidateEvent, ...]
-    levels: tuple[tuple[LevelEvent, Pixels | None], ...]
     progress: Progress
+    candidates: tuple[CandidateEvent, ...] = ()
+    levels: tuple[tuple[LevelEvent, Pixels | None], ...] = ()
+    baseline: BaselineEvent | None = None
     standing: Standing | None = None
 
 
@@ -90,8 +92,10 @@ class Publisher:
             for level, picture in update.levels:
                 if (level.chain, level.level) not in self.hold.told.levels:
                     events.append(self._with_preview(level, picture, self.hold.last_seq + len(events) + 1))
+            if update.baseline and not self.hold.told.baseline:
+                events.append(update.baseline)
         # Work made again is behind what clients have seen already.
-        ahead = updates[-1].progress.nfe_spent > self.hold.record.progress.nfe_spent
+        ahead = updates[-1].progress.spent > self.hold.record.progress.spent
         progress = updates[-1].progress if ahead else None
         standing = next((update.standing for update in reversed(updates) if update.standing), None)
         checkpoint = self.checkpoints.write(standing) if standing else None

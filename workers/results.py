@@ -2,13 +2,15 @@
 
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 
-from contracts.jobs import Image, Result, Seconds, StopReason, Usage
-from contracts.keys import image_path, image_url, trace_path
+from contracts.jobs import Baseline, Image, Result, Seconds, Spent, StopReason, Usage
+from contracts.keys import baseline_path, baseline_url, image_path, image_url, trace_path
 from sampling.events import Candidate
+from sampling.ledger import Ledger
 from sampling.state import State
 from workers.engine import Search
 from workers.hold import Hold
@@ -55,51 +57,61 @@ class Results:
         self._write_trace()
         if not best or outcome.state.first_reward is None:
             return None
-        images = torch.stack([candidate.image for candidate in best if candidate.image is not None])
-        held_out = search.judge(images)
+        job_id, kind = self.hold.record.id, search.request.output_format
+        places = [(image_path(job_id, n, kind), image_url(job_id, n)) for n in range(len(best))]
         return Result(
-            images=[
-                self._image(search, number, candidate, {name: row[number] for name, row in held_out.items()})
-                for number, candidate in enumerate(best)
-            ],
+            images=self._images(search, best, places),
             first_reward=outcome.state.first_reward,
             levels=[level_record(level) for level in outcome.state.levels],
             stopped_by=outcome.stopped_by,
             provenance=search.provenance,
         )
 
+    def write_baseline(self, search: Search, outcome: Outcome) -> Baseline | None:
+        """Store the picture of a baseline; None where nothing was scored yet."""
+        best = outcome.state.best[:1]
+        if not best:
+            return None
+        job_id, kind = self.hold.record.id, search.request.output_format
+        place = (baseline_path(job_id, kind), baseline_url(job_id))
+        [image] = self._images(search, best, [place])
+        return Baseline(
+            steps=search.request.sampler.steps,
+            nfe_spent=outcome.state.ledger.nfe_spent,
+            stopped_by=outcome.stopped_by,
+            image=image,
+        )
+
     def usage(self, search: Search, state: State) -> Usage:
         """What the search has spent until now."""
-        ledger = state.ledger
         waited = self.hold.started_at - self.hold.record.created_at
-        return Usage(
-            nfe_spent=ledger.nfe_spent,
-            nfe_unused=ledger.nfe_unused,
-            nfe_redone=self.hold.nfe_redone,
-            model_forwards=ledger.model_forwards,
-            reward_calls=ledger.reward_calls,
-            decodes=ledger.decodes,
-            gradients=ledger.gradients,
-            seconds=Seconds(
-                queued=max(waited.total_seconds(), 0.0),
-                total=self.seconds,
-                **search.clock.seconds,
-            ),
-        )
+        seconds = Seconds(queued=max(waited.total_seconds(), 0.0), total=self.seconds, **search.clock.seconds)
+        return Usage(**dict(spent(state.ledger, self.hold.nfe_redone, seconds)))
 
     def _write_trace(self) -> None:
         """The candidates as they were published, by whichever execution."""
         trace = [line for line in self.hold.published() if CANDIDATE in line]
         self.store.put(trace_path(self.hold.record.id), "".join(f"{line}\n" for line in trace).encode())
 
-    def _image(self, search: Search, number: int, candidate: Candidate, held_out: dict[str, float]) -> Image:
+    def _images(
+        self, search: Search, best: Sequence[Candidate], places: Sequence[tuple[str, str]]
+    ) -> list[Image]:
+        """Judge the pictures of candidates and store each at its path, to be found at its URL."""
+        pictures = [candidate.image for candidate in best if candidate.image is not None]
+        held_out = search.judge(torch.stack(pictures))
+        scores = [{name: row[number] for name, row in held_out.items()} for number in range(len(best))]
+        return [self._image(search, *each) for each in zip(best, places, scores, strict=True)]
+
+    def _image(
+        self, search: Search, candidate: Candidate, place: tuple[str, str], held_out: dict[str, float]
+    ) -> Image:
         assert candidate.image is not None  # noqa: S101 -- a search that decodes keeps the pictures of its best
+        path, url = place
         picture = pixels(candidate.image)
-        kind = search.request.output_format
-        content = encode(picture, kind)
-        self.store.put(image_path(self.hold.record.id, number, kind), content)
+        content = encode(picture, search.request.output_format)
+        self.store.put(path, content)
         return Image(
-            url=image_url(self.hold.record.id, number),
+            url=url,
             width=picture.shape[1],
             height=picture.shape[0],
             sha256=hashlib.sha256(content).hexdigest(),
@@ -110,3 +122,17 @@ class Results:
             chain=candidate.chain,
             nfe=candidate.nfe,
         )
+
+
+def spent(ledger: Ledger, nfe_redone: int, seconds: Seconds) -> Spent:
+    """What a search has spent by its ledger, in the words of the contracts."""
+    return Spent(
+        nfe_spent=ledger.nfe_spent,
+        nfe_unused=ledger.nfe_unused,
+        nfe_redone=nfe_redone,
+        model_forwards=ledger.model_forwards,
+        reward_calls=ledger.reward_calls,
+        decodes=ledger.decodes,
+        gradients=ledger.gradients,
+        seconds=seconds,
+    )

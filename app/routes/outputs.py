@@ -11,7 +11,7 @@ from app.callers import REFUSALS, CallerDep
 from app.conditional import IMMUTABLE, conditional
 from app.problems import ProblemError, documented
 from app.services import ServicesDep
-from contracts.keys import image_path, preview_path
+from contracts.keys import baseline_path, image_path, preview_path
 from contracts.requests import MAX_IMAGES
 
 router = APIRouter(prefix="/v1/generations/{generation}", tags=["outputs"], responses=REFUSALS)
@@ -19,6 +19,18 @@ router = APIRouter(prefix="/v1/generations/{generation}", tags=["outputs"], resp
 Sequence = Annotated[int, Path(ge=1, le=2**53)]
 After = Annotated[int | None, Query(ge=0, le=2**53, description="like `Last-Event-ID`, which wins")]
 LastEventId = Annotated[int | None, Header(ge=0, le=2**53, description="go on after this event")]
+
+
+PICTURE = {
+    200: {"content": {"image/png": {}, "image/jpeg": {}, "image/webp": {}}},
+    304: {"description": "unchanged since `If-None-Match`"},
+} | documented(
+    "generation_not_found",
+    "artifact_not_found",
+    "invalid_request",
+    "redis_unavailable",
+    "storage_unavailable",
+)
 
 
 @router.get(
@@ -71,21 +83,7 @@ async def trace_of(
     return conditional(request, content, trace.MEDIA_TYPES[chosen], {"Vary": "Accept"})
 
 
-@router.get(
-    "/images/{index}",
-    response_class=Response,
-    responses={
-        200: {"content": {"image/png": {}, "image/jpeg": {}, "image/webp": {}}},
-        304: {"description": "unchanged since `If-None-Match`"},
-    }
-    | documented(
-        "generation_not_found",
-        "artifact_not_found",
-        "invalid_request",
-        "redis_unavailable",
-        "storage_unavailable",
-    ),
-)
+@router.get("/images/{index}", response_class=Response, responses=PICTURE)
 async def image(
     request: Request,
     services: ServicesDep,
@@ -99,6 +97,16 @@ async def image(
         raise ProblemError("artifact_not_found", f"The generation has no image {index} (yet).")
     extension = record.request.output_format
     return await artifact(request, services, image_path(generation, index, extension), f"image/{extension}")
+
+
+@router.get("/baseline", response_class=Response, responses=PICTURE)
+async def baseline(request: Request, services: ServicesDep, caller: CallerDep, generation: str) -> Response:
+    """Return the image that best-of-n found at the same NFE, where a baseline was asked for."""
+    record = await jobs.existing(services, caller, generation)
+    if record.result is None or record.result.baseline is None:
+        raise ProblemError("artifact_not_found", "The generation has no baseline (yet).")
+    extension = record.request.output_format
+    return await artifact(request, services, baseline_path(generation, extension), f"image/{extension}")
 
 
 @router.get(

@@ -10,6 +10,7 @@ from app.store import keys_of
 from contracts.beats import WorkerBeat, WorkerState
 from contracts.events import CandidateEvent, Completed, Decision, Event, LevelEvent, Started
 from contracts.jobs import (
+    Baseline,
     Image,
     LevelRecord,
     Progress,
@@ -17,6 +18,7 @@ from contracts.jobs import (
     Record,
     Result,
     Seconds,
+    Spent,
     Status,
     Usage,
     hash_fields,
@@ -25,6 +27,8 @@ from contracts.jobs import (
 from contracts.keys import (
     WORKER_TTL_SECONDS,
     WORKERS_KEY,
+    baseline_path,
+    baseline_url,
     image_path,
     image_url,
     job_key,
@@ -37,6 +41,7 @@ from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
 from contracts.turns import LEAVE_SCRIPT, member
 
 PNG = b"\x89PNG\r\n\x1a\n not really a picture"
+OTHER_PNG = PNG + b", and another one"
 
 
 class Hand:
@@ -124,6 +129,25 @@ class Hand:
             status=status,
             result=self.result(),
             usage=Usage(nfe_spent=1, model_forwards=1, reward_calls=1, decodes=1, seconds=Seconds()),
+            completed_at=now(),
+        )
+
+    def finish_with_baseline(self) -> None:
+        """End the search and its baseline with one image each."""
+        self.file(image_path(self.id, 0, "png"), PNG)
+        self.file(baseline_path(self.id, "png"), OTHER_PNG)
+        result = self.result()
+        image = result.images[0].model_copy(update={"url": baseline_url(self.id), "reward": 0.25})
+        baseline = Baseline(steps=10, nfe_spent=50, stopped_by="budget", image=image)
+        spent = Spent(nfe_spent=50, model_forwards=50, reward_calls=5, decodes=5, seconds=Seconds(total=5.0))
+        usage = Usage(
+            nfe_spent=60, model_forwards=60, reward_calls=60, decodes=60, seconds=Seconds(total=6.0)
+        )
+        assert self.write(
+            Completed(nfe_spent=60, best_reward=0.5),
+            status=Status.SUCCEEDED,
+            result=result.model_copy(update={"baseline": baseline}),
+            usage=usage.model_copy(update={"baseline": spent}),
             completed_at=now(),
         )
 

@@ -79,6 +79,7 @@ ROUTES = [
     ("GET", f"/v1/generations/{UNKNOWN_ID}/trace"),
     ("GET", f"/v1/generations/{UNKNOWN_ID}/images/0"),
     ("GET", f"/v1/generations/{UNKNOWN_ID}/previews/1"),
+    ("GET", f"/v1/generations/{UNKNOWN_ID}/baseline"),
     ("POST", "/v1/quotes"),
     ("POST", "/v1/images/generations"),
     ("GET", "/v1/models"),

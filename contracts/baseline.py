@@ -1,0 +1,28 @@
+"""The baseline that a submission may ask for beside its search: best-of-n, as a request of its own."""
+
+from contracts.requests import Budget, ResolvedRequest
+from contracts.search import BestOfNParams
+
+
+def baseline_of(request: ResolvedRequest, nfe: int | None = None) -> ResolvedRequest:
+    """Return best-of-n with the model, rewards, seed and steps of a search.
+
+    Args:
+        request: of the search.
+        nfe: what the search spent; by default its budget. One run is made in any case.
+    """
+    steps = request.sampler.steps
+    spent = request.budget.nfe if nfe is None else nfe
+    return request.model_copy(
+        update={
+            "search": BestOfNParams(steps=steps),
+            "budget": Budget(nfe=max(spent // steps, 1) * steps),
+            "num_images": 1,
+            "baseline": False,
+        }
+    )
+
+
+def reserved_nfe(request: ResolvedRequest) -> int:
+    """Return the most that a job can spend: the budget of its search, and its baseline where it has one."""
+    return request.budget.nfe + (baseline_of(request).budget.nfe if request.baseline else 0)
