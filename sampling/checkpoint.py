@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sampling.errors import CheckpointError
+from sampling.events import Candidate
 from sampling.state import State
 
 VERSION = 1
@@ -37,7 +38,7 @@ TYPES: dict[str, str] = {
 def save(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """A state as named tensors (on the CPU, none sharing memory) and a dict that JSON holds exactly.
 
-    Images are left out: whoever needs one keeps it.
+    Images are left out; those that must be kept are the state's ``pictured``.
 
     Raises:
         CheckpointError: for a state that holds something not in TYPES.
@@ -48,9 +49,18 @@ def save(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def restore(
-    tensors: Mapping[str, Tensor], meta: Mapping[str, Any], device: torch.device | str = "cpu"
+    tensors: Mapping[str, Tensor],
+    meta: Mapping[str, Any],
+    device: torch.device | str = "cpu",
+    pictures: Mapping[int, Tensor] | None = None,
 ) -> State:
-    """The state that ``save`` was given, its tensors on ``device``, its candidates without images.
+    """The state that ``save`` was given, its tensors on ``device``.
+
+    Args:
+        tensors: as ``save`` returned them.
+        meta: likewise.
+        device: where to put them.
+        pictures: images by the ``nfe`` of their candidates; the others have none.
 
     Raises:
         CheckpointError: for another version, an unknown type, or a tensor that is not there.
@@ -59,7 +69,7 @@ def restore(
         raise CheckpointError(f"a checkpoint of version {meta.get('version')}; this program reads {VERSION}")
     placed = {name: tensor.to(device) for name, tensor in tensors.items()}
     try:
-        state = _decode(meta["state"], placed)
+        state = _decode(meta["state"], placed, pictures or {})
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"the checkpoint is not complete: {error!r}") from error
     if not isinstance(state, State):
@@ -87,22 +97,25 @@ def _encode(value: object, tensors: dict[str, Tensor], names: dict[int, str]) ->
     raise CheckpointError(f"a state may not hold a {type(value).__name__}")
 
 
-def _decode(value: object, tensors: Mapping[str, Tensor]) -> object:
+def _decode(value: object, tensors: Mapping[str, Tensor], pictures: Mapping[int, Tensor]) -> object:
     if isinstance(value, list):
-        return tuple(_decode(item, tensors) for item in cast("list[object]", value))
+        return tuple(_decode(item, tensors, pictures) for item in cast("list[object]", value))
     if not isinstance(value, dict):
         return value
     node = cast("dict[str, Any]", value)
     if "tensor" in node:
         return tensors[node["tensor"]]
     if "dict" in node:
-        return {key: _decode(item, tensors) for key, item in node["dict"].items()}
+        return {key: _decode(item, tensors, pictures) for key, item in node["dict"].items()}
     if node["type"] not in TYPES:
         raise CheckpointError(f"no type {node['type']!r} belongs in a checkpoint")
     kind = getattr(import_module(TYPES[node["type"]]), node["type"])
     if "value" in node:
         return kind(node["value"])
-    return kind(**{name: _decode(item, tensors) for name, item in node["fields"].items()})
+    kept = {name: _decode(item, tensors, pictures) for name, item in node["fields"].items()}
+    if kind is Candidate:
+        kept["image"] = pictures.get(cast("int", kept["nfe"]))
+    return kind(**kept)
 
 
 def _keep(tensor: Tensor, tensors: dict[str, Tensor], names: dict[int, str]) -> str:

@@ -1,7 +1,7 @@
 """A search that has ended made ready to go on, where its strategy has a use for more than it was given."""
 
 from dataclasses import replace
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar, cast, runtime_checkable
 
 from sampling.errors import NotExtendableError
 from sampling.ledger import Ledger
@@ -42,4 +42,5 @@ def extended(problem: Problem, strategy: Strategy[S], state: S) -> S:
     if problem.nfe < state.ledger.nfe_budget:
         raise ValueError(f"{problem.nfe} NFE are fewer than the {state.ledger.nfe_budget} of the beginning")
     ledger = Ledger(nfe_budget=problem.nfe, nfe_spent=state.ledger.nfe_spent)
-    return replace(strategy.extend(problem, state), ledger=ledger)
+    going_on = cast("Extendable[S]", strategy)
+    return replace(going_on.extend(problem, state), ledger=ledger)

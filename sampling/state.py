@@ -34,6 +34,11 @@ class State:
     first_reward: float | None = None
     levels: tuple[Level, ...] = ()
 
+    @property
+    def pictured(self) -> tuple[Candidate, ...]:
+        """Candidates that may be in the result of a search that goes on: whose pictures are to be kept."""
+        return self.best
+
 
 S = TypeVar("S", bound=State)
 

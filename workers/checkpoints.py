@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -20,6 +20,8 @@ from sampling.state import State
 from workers.previews import Seen
 from workers.store import ArtifactStore
 
+IMAGE = "image."
+"""What the name of a picture begins with; the evaluation that made it follows."""
 BASELINE = "baseline."
 """What the names of the baseline's tensors begin with."""
 EVERY_NFE = 25
@@ -134,7 +136,7 @@ def read(store: ArtifactStore, record: Record, device: torch.device) -> Standing
 def dumps(standing: Standing) -> bytes:
     """A checkpoint as one file: safetensors, with the JSON in its header."""
     tensors, search = _saved(standing.state)
-    tensors |= {f"image.{seen.nfe}": _copied(seen.image) for seen in standing.seen}
+    tensors |= {f"{IMAGE}{seen.nfe}": _copied(seen.image) for seen in standing.seen}
     seen = [{"chain": s.chain, "level": s.level, "nfe": s.nfe, "reward": s.reward} for s in standing.seen]
     header = {"search": search, "memory": asdict(standing.memory), "seen": seen, "ended": standing.ended}
     if standing.baseline:
@@ -156,23 +158,23 @@ def loads(content: bytes, device: torch.device) -> Standing:
     return Standing(
         state=_restored(placed, search, device),
         memory=Memory(**memory),
-        seen=tuple(Seen(**each, image=placed[f"image.{each['nfe']}"]) for each in seen),
+        seen=tuple(Seen(**each, image=placed[f"{IMAGE}{each['nfe']}"]) for each in seen),
         ended=json.loads(header.get("ended", "null")),
         baseline=_restored(others, baseline, device) if baseline else None,
     )
 
 
 def _saved(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A state and the pictures of its best."""
+    """A state and the pictures that must be kept."""
     tensors, meta = save(state)
-    images = {best.nfe: best.image for best in state.best if best.image is not None}
-    return tensors | {f"image.{nfe}": _copied(image) for nfe, image in images.items()}, meta
+    images = {each.nfe: each.image for each in state.pictured if each.image is not None}
+    return tensors | {f"{IMAGE}{nfe}": _copied(image) for nfe, image in images.items()}, meta
 
 
 def _restored(tensors: Mapping[str, Tensor], meta: Mapping[str, Any], device: torch.device) -> State:
-    state = restore(tensors, meta, device)
-    best = tuple(replace(each, image=tensors.get(f"image.{each.nfe}")) for each in state.best)
-    return replace(state, best=best)
+    named = {name: tensor for name, tensor in tensors.items() if name.startswith(IMAGE)}
+    pictures = {int(name.removeprefix(IMAGE)): image for name, image in named.items()}
+    return restore(tensors, meta, device, pictures)
 
 
 def _unpacked(content: bytes) -> tuple[dict[str, Tensor], Mapping[str, Any]]:

@@ -35,6 +35,11 @@ class RbfState(FinishState):
     starts: tuple[Candidate, ...] = ()
     chains: tuple[Chain, ...] = ()
 
+    @property
+    def pictured(self) -> tuple[Candidate, ...]:
+        """See State; the result of upstream is a best child of the levels where the chains stand."""
+        return (*self.best, *(chain.level_best for chain in self.chains if chain.level_best is not None))
+
 
 @dataclass(frozen=True, slots=True)
 class Rbf:

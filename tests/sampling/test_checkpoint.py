@@ -47,6 +47,23 @@ def test_a_search_goes_on_bit_for_bit_after_any_round(name: str, parameters: dic
         assert (end.first_reward, end.best_reward) == (last.first_reward, last.best_reward)
 
 
+@pytest.mark.parametrize(("name", "parameters"), CASES, ids=str)
+def test_with_the_pictures_that_it_needs_its_result_has_pictures(
+    name: str, parameters: dict[str, Any]
+) -> None:
+    made = problem(60, seed=5, keep=2)
+    whole = rounds(name, parameters, made)
+    expected = [c.image for c in whole[-1].state.best if c.image is not None]
+    assert len(expected) == len(whole[-1].state.best)
+    for one in whole:
+        tensors, meta = save(one.state)
+        pictures = {c.nfe: c.image for c in one.state.pictured if c.image is not None}
+        state = restore(tensors, meta, pictures=pictures)
+        rest = list(search(made, make_strategy(name, parameters), state))
+        end = rest[-1].state if rest else state
+        assert [c.image.tolist() for c in end.best if c.image is not None] == [i.tolist() for i in expected]
+
+
 def test_tensors_share_no_memory_and_pictures_stay_behind() -> None:
     state = rounds("rbf", {}, problem(60))[-1].state
     tensors, _ = save(state)
