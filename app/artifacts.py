@@ -23,6 +23,21 @@ class Artifacts:
         except OSError as error:
             raise ProblemError("storage_unavailable", "The artifact store cannot be read.") from error
 
+    async def copy(self, source: str, target: str) -> bool:
+        """Copy a file; return whether there was one."""
+        try:
+            await asyncio.to_thread(self._copy, f"{self.root}/{source}", f"{self.root}/{target}")
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise ProblemError("storage_unavailable", "The artifact store cannot be changed.") from error
+        return True
+
+    def _copy(self, source: str, target: str) -> None:
+        self.filesystem.info(source)
+        self.filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)
+        self.filesystem.cp_file(source, target)
+
     async def remove(self, folder: str) -> None:
         """Remove everything under a folder."""
         try:

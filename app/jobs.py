@@ -11,6 +11,7 @@ from app.enqueue import Submitted, fingerprint
 from app.problems import ProblemError
 from app.services import Services
 from contracts.events import Canceled
+from contracts.extension import NotExtendableError, extension_of, parse_extension
 from contracts.jobs import (
     FINAL_STATUSES,
     ID_PATTERN,
@@ -22,7 +23,9 @@ from contracts.jobs import (
     hash_fields,
     now,
 )
+from contracts.keys import checkpoint_path
 from contracts.quotes import Quote, quote
+from contracts.requests import ResolvedRequest
 from contracts.resolution import accept
 
 SCAN_CHUNK = 101
@@ -42,6 +45,54 @@ async def submit(
     record = Record.new(resolved, key, caller.owner)
     stored = await asyncio.to_thread(services.enqueuer.submit, record, fingerprint(payload), caller)
     return await get(services, caller, stored.id), stored
+
+
+async def extend(
+    services: Services, caller: Caller, generation: str, payload: object, key: str | None
+) -> tuple[Generation, Submitted]:
+    """Queue a job that goes on from the end of another; return its document and how it was accepted.
+
+    It has a copy of the other's state, so that it is run whatever becomes of that.
+
+    Raises:
+        InvalidRequestError: the budget cannot be used.
+        ProblemError: there is no such job, or it cannot be extended; and as for any submission.
+    """
+    parent = await existing(services, caller, generation)
+    if parent.status is not Status.SUCCEEDED:
+        raise wrong_state(parent.status, "Only a generation that succeeded can be extended.")
+    resolved = extension(services, caller, parent, payload)
+    record = Record.new(resolved, key, caller.owner).extending(parent)
+    if not await services.artifacts.copy(state_path(parent), state_path(record)):
+        raise ProblemError("not_extendable", "The state of its search is not kept any more.")
+    try:
+        body = fingerprint({"extend": parent.id, "body": payload})
+        stored = await asyncio.to_thread(services.enqueuer.submit, record, body, caller)
+    except ProblemError:
+        # Not where Redis failed: it may have taken the job all the same.
+        await services.artifacts.remove(record.id)
+        raise
+    if stored.repeated:
+        await services.artifacts.remove(record.id)
+    return await get(services, caller, stored.id), stored
+
+
+def extension(services: Services, caller: Caller, parent: Record, payload: object) -> ResolvedRequest:
+    """Return the request of a job that goes on from another."""
+    asked = parse_extension(payload)
+    model = parent.request.model
+    if model not in services.settings.models:
+        raise ProblemError("not_extendable", f"This server does not run its model '{model}' any more.")
+    try:
+        return extension_of(parent, asked, caller.caps(services.settings.caps))
+    except NotExtendableError as error:
+        raise ProblemError("not_extendable", str(error)) from error
+
+
+def state_path(record: Record) -> str:
+    """Return where the state of a job's search lies, which it has."""
+    assert record.checkpoint is not None  # noqa: S101 (the callers look)
+    return checkpoint_path(record.id, record.checkpoint.attempt, record.checkpoint.nfe)
 
 
 async def quoted(services: Services, caller: Caller, payload: object) -> Quote:

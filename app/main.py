@@ -18,6 +18,7 @@ from app.routes import catalogue, generations, health, images, outputs, quotes
 from app.services import Services, opened
 from contracts.errors import Problem
 from contracts.events import EVENT
+from contracts.extension import ExtensionRequest
 from contracts.openai import OpenAIImageRequest
 from contracts.requests import GenerationRequest
 from contracts.settings import Settings
@@ -38,6 +39,7 @@ def openapi_of(app: FastAPI, described: Callable[[], dict[str, Any]]) -> dict[st
         _, definitions = models_json_schema(
             [
                 (GenerationRequest, "validation"),
+                (ExtensionRequest, "validation"),
                 (OpenAIImageRequest, "validation"),
                 (Problem, "serialization"),
             ],

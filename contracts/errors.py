@@ -39,6 +39,9 @@ ERRORS = MappingProxyType(
         "wrong_state": ErrorKind(
             409, "Wrong state", "The generation's status does not allow this; `status` holds it."
         ),
+        "not_extendable": ErrorKind(
+            409, "Not extendable", "The generation succeeded, but its search cannot go on; `detail` says why."
+        ),
         "body_too_large": ErrorKind(413, "Body too large", "The body is larger than the server accepts."),
         "unsupported_media_type": ErrorKind(
             415, "Unsupported media type", "Bodies are `application/json`, not compressed."
@@ -79,7 +82,9 @@ ERRORS = MappingProxyType(
         "out_of_memory": ErrorKind(None, "Out of memory", "The search did not fit the device's memory."),
         "reward_failed": ErrorKind(None, "Reward failed", "A reward raised an error or was not finite."),
         "model_failed": ErrorKind(None, "Model failed", "The model raised an error."),
-        "storage_failed": ErrorKind(None, "Storage failed", "The worker could not write the results."),
+        "storage_failed": ErrorKind(
+            None, "Storage failed", "The worker could not write the results, or read what it goes on from."
+        ),
         "worker_lost": ErrorKind(None, "Worker lost", "The worker vanished and every retry was used up."),
         "deadline": ErrorKind(
             None,
@@ -99,6 +104,7 @@ ErrorCode = Literal[
     "artifact_not_found",
     "method_not_allowed",
     "wrong_state",
+    "not_extendable",
     "body_too_large",
     "unsupported_media_type",
     "invalid_request",

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from contracts.baseline import reserved_nfe
 from contracts.errors import JobErrorCode
-from contracts.keys import cancel_url, events_url, generation_url, trace_url
+from contracts.keys import cancel_url, events_url, extend_url, generation_url, trace_url
 from contracts.requests import ResolvedRequest
 
 CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -66,6 +66,13 @@ class Checkpoint(Document):
 
     attempt: int
     nfe: int
+
+
+class Parent(Document):
+    """The generation that this one goes on from."""
+
+    id: str
+    nfe: int = Field(description="evaluations made before this one, by its parent and that one's parents")
 
 
 class ProgressView(Progress):
@@ -194,6 +201,7 @@ class Urls(Document):
     events: str
     trace: str
     cancel: str
+    extend: str
 
 
 class Generation(Document):
@@ -203,6 +211,7 @@ class Generation(Document):
     object: Literal["generation"] = "generation"
     status: Status
     status_sequence: int = Field(description="grows with every change of the job")
+    parent: Parent | None = Field(description="null: a search of its own")
     progress: ProgressView
     request: ResolvedRequest
     result: Result | None
@@ -234,6 +243,7 @@ class Record(Document):
     events: int = Field(default=0, description="sequence number of the last event")
     attempts: int = 0
     lost: int = Field(default=0, description="executions in a row that vanished and got no further")
+    parent: Parent | None = None
     progress: Progress
     checkpoint: Checkpoint | None = None
     result: Result | None = None
@@ -262,6 +272,18 @@ class Record(Document):
         )
 
     @property
+    def nfe_before(self) -> int:
+        """Evaluations made by the generations that this one goes on from."""
+        return self.parent.nfe if self.parent else 0
+
+    def extending(self, parent: Self) -> Self:
+        """Return this record as one that goes on from another's checkpoint, of which it has a copy."""
+        assert parent.checkpoint is not None  # noqa: S101 (nothing else can be extended)
+        nfe = parent.checkpoint.nfe
+        update = {"parent": Parent(id=parent.id, nfe=nfe), "checkpoint": Checkpoint(attempt=0, nfe=nfe)}
+        return self.model_copy(update=update)
+
+    @property
     def losses(self) -> int:
         """How many executions in a row have vanished without getting any further, the present one included.
 
@@ -281,7 +303,7 @@ class Record(Document):
         return hash_fields(**{name: getattr(self, name) for name in type(self).model_fields})
 
 
-STRUCTURED = {"request", "progress", "checkpoint", "result", "usage", "error"}
+STRUCTURED = {"request", "parent", "progress", "checkpoint", "result", "usage", "error"}
 
 
 def hash_fields(**values: object) -> dict[str, str]:
@@ -340,6 +362,7 @@ def document(record: Record, queue_position: int | None = None, at: datetime | N
         id=record.id,
         status=record.status,
         status_sequence=record.status_sequence,
+        parent=record.parent,
         progress=view(record, queue_position, at or now()),
         request=record.request,
         result=record.result,
@@ -355,6 +378,7 @@ def document(record: Record, queue_position: int | None = None, at: datetime | N
             events=events_url(record.id),
             trace=trace_url(record.id),
             cancel=cancel_url(record.id),
+            extend=extend_url(record.id),
         ),
     )
 

@@ -98,7 +98,10 @@ def checkpoints_path(generation: str) -> str:
 
 
 def checkpoint_path(generation: str, attempt: int, nfe: int) -> str:
-    """Artifact: the state after `nfe` evaluations, as execution `attempt` had it: a file of its own."""
+    """Artifact: the state after `nfe` evaluations, as execution `attempt` had it: a file of its own.
+
+    Attempt 0 has the state that an extension goes on from.
+    """
     return f"{checkpoints_path(generation)}/{attempt}-{nfe}.safetensors"
 
 
@@ -120,6 +123,11 @@ def trace_url(generation: str) -> str:
 def cancel_url(generation: str) -> str:
     """Where to POST to cancel."""
     return f"{generation_url(generation)}/cancel"
+
+
+def extend_url(generation: str) -> str:
+    """Where to POST a budget to go on."""
+    return f"{generation_url(generation)}/extend"
 
 
 def image_url(generation: str, index: int) -> str:

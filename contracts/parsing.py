@@ -31,12 +31,17 @@ def follows_from_another(error: ErrorDetails) -> bool:
     return error["type"] == "too_short" and bool(error["input"])
 
 
-def problem_of(error: ErrorDetails, payload: object) -> FieldProblem:
-    """Turn one pydantic error into a problem with a JSON Pointer into what was really posted."""
+def problem_of(
+    error: ErrorDetails, payload: object, root: type[BaseModel] = GenerationRequest
+) -> FieldProblem:
+    """Turn one pydantic error into a problem with a JSON Pointer into what was really posted.
+
+    `root` is the model of the whole body.
+    """
     keys = posted_path(error["loc"], payload)
     kind, context = error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
-        known = known_fields(keys[:-1], payload)
+        known = known_fields(keys[:-1], payload, root)
         name = str(keys[-1])
         detail = f"Unknown field '{name[:100]}'.{did_you_mean(name, known)}"
         return FieldProblem(pointer=pointer(keys), detail=detail, allowed=sorted(known))
@@ -106,15 +111,15 @@ def child(node: object, step: str | int) -> object:
     return None
 
 
-def known_fields(keys: Sequence[str | int], payload: object) -> set[str]:
+def known_fields(keys: Sequence[str | int], payload: object, root: type[BaseModel]) -> set[str]:
     """List the fields allowed in the object at a path of the posted JSON."""
-    return set(section(keys, payload).model_fields)
+    return set(section(keys, payload, root).model_fields)
 
 
-def section(keys: Sequence[str | int], payload: object) -> type[BaseModel]:
+def section(keys: Sequence[str | int], payload: object, root: type[BaseModel]) -> type[BaseModel]:
     """Find the model that describes the object at a path of the posted JSON."""
     if not keys:
-        return GenerationRequest
+        return root
     if keys[0] == "search":
         search = cast("Mapping[str, Any]", payload)["search"]
         return STRATEGY_PARAMS[str(strategy_of(search))]

@@ -45,9 +45,7 @@ class Call(Generic[T]):
 
 def submit(body: Mapping[str, Any], idempotency_key: str, hold: float | None) -> Call[Generation]:
     """Post a job. The key makes it safe to post twice; ``hold``: answer only when the job has ended."""
-    headers = {"Idempotency-Key": idempotency_key}
-    if hold is not None:
-        headers["Prefer"] = f"wait={int(hold)}"
+    headers = _headers(idempotency_key, hold)
     return Call("POST", JOBS, _document, json=body, headers=headers, hold=hold or 0.0)
 
 
@@ -82,6 +80,15 @@ def jobs(status: str | None, cursor: str | None, limit: int | None) -> Call[Page
     return Call(
         "GET", JOBS, _page, params={name: value for name, value in given.items() if value is not None}
     )
+
+
+def extend(
+    job_id: str, budget: Mapping[str, Any], idempotency_key: str, hold: float | None
+) -> Call[Generation]:
+    """Post a job that goes on from the end of another. Key and ``hold`` as for ``submit``."""
+    headers = _headers(idempotency_key, hold)
+    path = f"{_job(job_id)}/extend"
+    return Call("POST", path, _document, json={"budget": budget}, headers=headers, hold=hold or 0.0)
 
 
 def cancel(job_id: str) -> Call[Generation]:
@@ -122,6 +129,11 @@ def catalogue(kind: Literal["models", "rewards", "strategies"]) -> Call[list[dic
 def events_path(job_id: str) -> str:
     """The path of a job's event stream."""
     return f"{_job(job_id)}/events"
+
+
+def _headers(idempotency_key: str, hold: float | None) -> dict[str, str]:
+    headers = {"Idempotency-Key": idempotency_key}
+    return headers if hold is None else {**headers, "Prefer": f"wait={int(hold)}"}
 
 
 def _job(job_id: str) -> str:

@@ -109,13 +109,27 @@ def generate(  # noqa: PLR0913, PLR0917 -- one argument for each option
         steering = _rewards(reward)
         prepare(out)
         job = client.submit(prompt, reward=steering, nfe=nfe, **fields)
-        try:
+        with _output_error_names(job, url):
             _finish(client, job, out)
-        except OutputError as error:
-            image = f"{job.id}-0.{job.request.get('output_format', 'png')}"
-            address = f"{url.rstrip('/')}/v1/generations/{job.id}/images/0"
-            kept = f"The server keeps generation {job.id}: curl -o {image} {address}"
-            raise OutputError(f"{error}\n{kept}") from error
+
+
+@app.command()
+def extend(
+    job_id: Annotated[str, typer.Argument(metavar="ID", help="A job that succeeded.")],
+    url: Url,
+    nfe: Annotated[int, typer.Option("--nfe", help="What to spend on top, in function evaluations.")] = 200,
+    out: Out = Path("out"),
+    budget: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE of the new budget, such as seconds=30.")
+    ] = None,
+) -> None:
+    """Go on with a search that has ended; writes the image and the trace of what is new."""
+    with _errors_as_exit(), Client(url) as client:
+        limits = _pairs(budget) or {}
+        prepare(out)
+        job = client.extend(job_id, nfe, **limits)
+        with _output_error_names(job, url):
+            _finish(client, job, out)
 
 
 @app.command()
@@ -212,6 +226,18 @@ def _keys(data_dir: Path | None, *arguments: str) -> None:
             environment = environment_of(settings, redis_url, settings.port)
             code = subprocess.run(module("app.keys", *arguments), env=environment, check=False).returncode
     raise typer.Exit(code)
+
+
+@contextlib.contextmanager
+def _output_error_names(job: Generation, url: str) -> Iterator[None]:
+    """Say where an image still is that could not be written."""
+    try:
+        yield
+    except OutputError as error:
+        image = f"{job.id}-0.{job.request.get('output_format', 'png')}"
+        address = f"{url.rstrip('/')}/v1/generations/{job.id}/images/0"
+        kept = f"The server keeps generation {job.id}: curl -o {image} {address}"
+        raise OutputError(f"{error}\n{kept}") from error
 
 
 def _finish(client: Client, job: Generation, out: Path) -> None:

@@ -271,6 +271,27 @@ class Client:
         """One page of jobs, newest first; ``page.next`` is the cursor of the one after it."""
         return self._call(calls.jobs(status, cursor, limit))
 
+    def extend(
+        self,
+        job_id: str,
+        nfe: int,
+        *,
+        hold: float | None = None,
+        idempotency_key: str | None = None,
+        **budget: Any,  # noqa: ANN401 -- any JSON the API takes
+    ) -> Generation:
+        """Post a job that goes on where another has ended with success.
+
+        Args:
+            job_id: the other.
+            nfe: what the new one may spend, in function evaluations.
+            hold: as for ``submit``.
+            idempotency_key: as for ``submit``.
+            budget: further limits (``seconds``, ``target_reward``, ``patience``).
+        """
+        key = idempotency_key or uuid.uuid4().hex
+        return self._call(calls.extend(job_id, {**budget, "nfe": nfe}, key, hold))
+
     def cancel(self, job_id: str) -> Generation:
         """Ask the job to end; the best it has found so far becomes its result."""
         return self._call(calls.cancel(job_id))
@@ -435,6 +456,19 @@ class AsyncClient:
     ) -> Page:
         """One page of jobs, newest first."""
         return await self._call(calls.jobs(status, cursor, limit))
+
+    async def extend(
+        self,
+        job_id: str,
+        nfe: int,
+        *,
+        hold: float | None = None,
+        idempotency_key: str | None = None,
+        **budget: Any,  # noqa: ANN401 -- any JSON the API takes
+    ) -> Generation:
+        """Post a job that goes on where another has ended; see :meth:`Client.extend`."""
+        key = idempotency_key or uuid.uuid4().hex
+        return await self._call(calls.extend(job_id, {**budget, "nfe": nfe}, key, hold))
 
     async def cancel(self, job_id: str) -> Generation:
         """Ask the job to end; the best it has found so far becomes its result."""

@@ -29,17 +29,27 @@ class View(Protocol):
 
 @dataclass
 class LiveView:
-    """A bar of the NFE spent, with level and best reward beside it."""
+    """A bar of the NFE spent, with level and best reward beside it.
+
+    Args:
+        progress: to show it with.
+        task: of that.
+        before: NFE spent by the jobs that this one goes on from.
+    """
 
     progress: Progress
     task: TaskID
+    before: int = 0
 
     def show(self, event: Event) -> None:
         """Move the bar."""
         data = event.data
         if event.type == "candidate":
             self.progress.update(
-                self.task, completed=data["nfe"], best=_number(data["best_reward"]), level=str(data["level"])
+                self.task,
+                completed=data["nfe"] - self.before,
+                best=_number(data["best_reward"]),
+                level=str(data["level"]),
             )
         elif event.type == "started":
             self.progress.update(self.task, state="searching")
@@ -68,8 +78,8 @@ class PlainView:
 
 
 @contextmanager
-def view_of(console: Console, nfe: int) -> Iterator[View]:
-    """The live view on a terminal, the plain one elsewhere."""
+def view_of(console: Console, nfe: int, before: int = 0) -> Iterator[View]:
+    """The live view on a terminal, the plain one elsewhere; ``before`` as for the live one."""
     if not console.is_terminal:
         yield PlainView(console)
         return
@@ -82,12 +92,14 @@ def view_of(console: Console, nfe: int) -> Iterator[View]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console) as progress:
-        yield LiveView(progress, progress.add_task("search", total=nfe, state="queued", level="-", best="-"))
+        task = progress.add_task("search", total=nfe, state="queued", level="-", best="-")
+        yield LiveView(progress, task, before)
 
 
 def follow(client: Client, job: Generation, console: Console) -> Generation:
     """Show a job to its end; Ctrl-C cancels it and keeps the best so far."""
-    with view_of(console, job.progress.nfe_budget) as view:
+    before = job.parent.nfe if job.parent else 0
+    with view_of(console, job.progress.nfe_budget, before) as view:
         seen = 0
         while True:
             try:
@@ -195,6 +207,8 @@ def document_lines(job: Generation) -> str:
         ("NFE spent", f"{progress.nfe_spent} of {progress.nfe_budget}"),
         ("best reward", _number(progress.best_reward)),
     ]
+    if job.parent:
+        lines.append(("extends", f"{job.parent.id}, after {job.parent.nfe} NFE"))
     if progress.queue_position is not None:
         lines.append(("in the queue", str(progress.queue_position)))
     if job.error:

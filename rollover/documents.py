@@ -67,11 +67,20 @@ class JobError:
 
 
 @dataclass(frozen=True)
+class Parent:
+    """The job that another goes on from, and the NFE spent before it."""
+
+    id: str
+    nfe: int
+
+
+@dataclass(frozen=True)
 class Generation:
     """A job document. ``raw`` is the whole of it, as the server sent it."""
 
     id: str
     status: Status
+    parent: Parent | None
     progress: Progress
     result: Result | None
     error: JobError | None
@@ -112,6 +121,7 @@ def generation(raw: Mapping[str, Any]) -> Generation:
     return Generation(
         id=raw["id"],
         status=raw["status"],
+        parent=_parent(raw.get("parent")),
         progress=_progress(raw.get("progress") or {}),
         result=_result(raw.get("result")),
         error=_error(raw.get("error")),
@@ -119,6 +129,10 @@ def generation(raw: Mapping[str, Any]) -> Generation:
         request=raw.get("request") or {},
         raw=raw,
     )
+
+
+def _parent(raw: Mapping[str, Any] | None) -> Parent | None:
+    return None if raw is None else Parent(raw["id"], raw["nfe"])
 
 
 def _progress(raw: Mapping[str, Any]) -> Progress:

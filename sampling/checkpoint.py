@@ -112,9 +112,9 @@ def _decode(value: object, tensors: Mapping[str, Tensor], pictures: Mapping[int,
     kind = getattr(import_module(TYPES[node["type"]]), node["type"])
     if "value" in node:
         return kind(node["value"])
-    kept = {name: _decode(item, tensors, pictures) for name, item in node["fields"].items()}
+    kept: dict[str, Any] = {name: _decode(item, tensors, pictures) for name, item in node["fields"].items()}
     if kind is Candidate:
-        kept["image"] = pictures.get(cast("int", kept["nfe"]))
+        kept["image"] = pictures.get(kept["nfe"])
     return kind(**kept)
 
 

@@ -56,6 +56,7 @@ class Standing:
         state: of the search; the best candidates have their pictures.
         memory: of the execution.
         seen: pictures that coming previews may show.
+        inherited: the state is the last of another job, and this one has not gone on from it yet.
         ended: why the search ended, where its baseline is what is left to run.
         baseline: state of the baseline; None before its first round.
     """
@@ -63,6 +64,7 @@ class Standing:
     state: State
     memory: Memory = field(default_factory=Memory)
     seen: tuple[Seen, ...] = ()
+    inherited: bool = False
     ended: StopReason | None = None
     baseline: State | None = None
 
@@ -107,8 +109,11 @@ class Checkpoints:
         self.store.remove(self._path(written))
 
     def keep(self, written: Checkpoint) -> None:
-        """The record names this one now: the one before is not needed any more."""
-        if self.latest is not None and self.latest != written:
+        """The record names this one now: the one before is not needed any more.
+
+        That of another job, attempt 0, is kept to the end: there is no other way to begin anew.
+        """
+        if self.latest is not None and self.latest.attempt and self.latest != written:
             self.store.remove(self._path(self.latest))
         self.latest = written
 
@@ -121,16 +126,32 @@ class Checkpoints:
 
 
 def read(store: ArtifactStore, record: Record, device: torch.device) -> Standing | None:
-    """What a job can go on from; None where there is nothing, or nothing that can be read."""
-    found = record.checkpoint
-    if found is None:
-        return None
-    path = checkpoint_path(record.id, found.attempt, found.nfe)
-    try:
-        return loads(store.get(path), device)
-    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
-        log.warning("%s starts over, its checkpoint cannot be read: %s", record.id, error)
-        return None
+    """What a job can go on from; None where there is nothing, or nothing that can be read.
+
+    An extension that has lost its own state goes on from that of the job it extends.
+    """
+    for found in _named(record):
+        path = checkpoint_path(record.id, found.attempt, found.nfe)
+        try:
+            standing = loads(store.get(path), device)
+        except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+            log.warning("%s starts over, its checkpoint cannot be read: %s", record.id, error)
+        else:
+            return standing if found.attempt else inherited(standing)
+    return None
+
+
+def inherited(standing: Standing) -> Standing:
+    """What a job begins with that goes on from another's last state: its time and its limits are new."""
+    memory = Memory(best=standing.state.best_reward, best_at=standing.nfe)
+    return Standing(standing.state, memory, standing.seen, inherited=True)
+
+
+def _named(record: Record) -> list[Checkpoint]:
+    """The checkpoints that a record names, the latest first."""
+    own = record.checkpoint
+    first = Checkpoint(attempt=0, nfe=record.parent.nfe) if record.parent else None
+    return [each for each in (own, first if first != own else None) if each is not None]
 
 
 def dumps(standing: Standing) -> bytes:

@@ -125,8 +125,12 @@ class Engine:
             self.rewards[name] = registry.load_reward(name, self.device)
         return self.rewards[name]
 
-    def open(self, request: ResolvedRequest) -> Search:
+    def open(self, request: ResolvedRequest, before: int = 0) -> Search:
         """Make a request ready: encode its prompt, fetch its rewards. The time goes to `load`.
+
+        Args:
+            request: its budget is added to what was spent before.
+            before: evaluations made by the searches that it goes on from.
 
         Raises:
             workers.failures.JobFailedError: the model or a reward could not be made ready.
@@ -146,7 +150,7 @@ class Engine:
             slope=metered.slope,
             shape=session.latent_shape,
             seed=request.seed,
-            nfe=request.budget.nfe,
+            nfe=before + request.budget.nfe,
             sampler=Sampler(**request.sampler.model_dump()),
             forwards_per_nfe=session.forwards_per_nfe,
             keep=request.num_images,

@@ -20,15 +20,18 @@ from contracts.jobs import (
     hash_fields,
     now,
 )
+from contracts.keys import checkpoints_path
 from contracts.logs import bound
 from contracts.requests import ResolvedRequest
 from contracts.settings import Settings
 from sampling.events import Round
+from sampling.extension import extended
 from sampling.state import State
 from workers.baseline import Baseline
 from workers.checkpoints import EVERY_NFE, Checkpoints, Memory, Standing, read
 from workers.diagnosis import device_fault, job_error
 from workers.engine import Engine, Search
+from workers.failures import StorageFailedError
 from workers.hold import Hold, HoldLostError, load, patiently
 from workers.limits import Limits
 from workers.messages import Ending, Order
@@ -179,12 +182,15 @@ class Execution:
         if self._standing is None:
             self.hold.resume(0)
         else:
-            spent = self._standing.state.ledger.nfe_spent
+            spent = self._standing.state.ledger.nfe_spent - self.hold.record.nfe_before
             self.hold.resume(spent, self._standing.baseline_nfe)
 
     def _opened(self) -> Search:
         """The search, with the time that earlier executions took."""
-        search = self.runner.engine.open(self.hold.record.request)
+        record = self.hold.record
+        if record.parent and self._standing is None:
+            raise StorageFailedError(checkpoints_path(record.id))
+        search = self.runner.engine.open(record.request, record.nfe_before)
         self.runner.tick()
         if self._standing:
             for name, spent in self._standing.memory.seconds.items():
@@ -196,6 +202,8 @@ class Execution:
         """Run the search and publish its rounds until it ends or is ended."""
         start = self._standing.state if self._standing else None
         if start is not None:
+            if self._standing and self._standing.inherited:
+                start = extended(search.problem, search.strategy, start)
             self._state = start
             if ended := self._ended_before:
                 return Outcome(start, ended)
@@ -293,7 +301,7 @@ class Execution:
             levels=tuple(
                 (level_event(level), image) for level, image in zip(around.levels, shown, strict=True)
             ),
-            progress=progress(around.state, request),
+            progress=progress(around.state, request, self.hold.record.nfe_before),
         )
 
     def _stands(self, search: Search, state: State) -> Standing:
@@ -317,7 +325,7 @@ class Execution:
         return Found(
             stopped_by=outcome.stopped_by,
             standing=standing,
-            progress=progress(outcome.state, search.request),
+            progress=progress(outcome.state, search.request, self.hold.record.nfe_before),
             result=result,
             usage=self._results.usage(search, outcome.state),
         )

@@ -86,7 +86,8 @@ class Results:
         """What the search has spent until now."""
         waited = self.hold.started_at - self.hold.record.created_at
         seconds = Seconds(queued=max(waited.total_seconds(), 0.0), total=self.seconds, **search.clock.seconds)
-        return Usage(**dict(spent(state.ledger, self.hold.nfe_redone, seconds)))
+        usage = Usage(**dict(spent(state.ledger, self.hold.nfe_redone, seconds)))
+        return usage.model_copy(update={"nfe_spent": usage.nfe_spent - self.hold.record.nfe_before})
 
     def _write_trace(self) -> None:
         """The candidates as they were published, by whichever execution."""

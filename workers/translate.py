@@ -45,11 +45,11 @@ def level_record(level: Level) -> LevelRecord:
     )
 
 
-def progress(state: State, request: ResolvedRequest) -> Progress:
-    """How far a search is; its level is that of the chain that is furthest."""
+def progress(state: State, request: ResolvedRequest, before: int = 0) -> Progress:
+    """How far a search is since `before` evaluations; its level is that of the chain that is furthest."""
     steps = request.sampler.steps
     return Progress(
-        nfe_spent=state.ledger.nfe_spent,
+        nfe_spent=state.ledger.nfe_spent - before,
         nfe_budget=request.budget.nfe,
         level=min(max((level.level for level in state.levels), default=0), steps),
         levels=steps,

@@ -1,26 +1,31 @@
-"""Submit, read, list, cancel and delete generations."""
+"""Submit, extend, read, list, cancel and delete generations."""
 
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from app import jobs
+from app.access import Caller
 from app.bodies import posted_json
 from app.callers import REFUSALS, CallerDep, tell
 from app.conditional import conditional
+from app.enqueue import Submitted
 from app.preferences import preferred_wait
 from app.problems import documented
-from app.services import ServicesDep
+from app.services import Services, ServicesDep
 from contracts.jobs import ID_PATTERN, Generation, GenerationList, Status
 
 router = APIRouter(prefix="/v1/generations", tags=["generations"], responses=REFUSALS)
 
-SUBMISSION: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/GenerationRequest"}}},
-    }
-}
+
+def posted(model: str) -> dict[str, Any]:
+    """Describe a body that the route reads by hand, for OpenAPI."""
+    schema = {"$ref": f"#/components/schemas/{model}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+SUBMISSION = posted("GenerationRequest")
+EXTENSION = posted("ExtensionRequest")
 
 
 def answer(generation: Generation, status: int, headers: dict[str, str]) -> Response:
@@ -34,37 +39,49 @@ def answer(generation: Generation, status: int, headers: dict[str, str]) -> Resp
     )
 
 
-@router.post(
-    "",
-    status_code=202,
-    response_model=Generation,
-    openapi_extra=SUBMISSION,
-    responses={200: {"model": Generation, "description": "ended within `Prefer: wait`"}}
-    | documented(
-        "malformed_json",
-        "body_too_large",
-        "unsupported_media_type",
-        "invalid_request",
-        "idempotency_mismatch",
-        "rate_limited",
-        "nfe_exhausted",
-        "too_many_generations",
-        "queue_full",
-        "redis_unavailable",
-    ),
+ACCEPTED: dict[int | str, dict[str, Any]] = {
+    200: {"model": Generation, "description": "ended within `Prefer: wait`"}
+} | documented(
+    "malformed_json",
+    "body_too_large",
+    "unsupported_media_type",
+    "invalid_request",
+    "idempotency_mismatch",
+    "rate_limited",
+    "nfe_exhausted",
+    "too_many_generations",
+    "queue_full",
+    "redis_unavailable",
 )
+Prefer = Annotated[str, Header(description="`wait=N`: answer when ended, at most N (60) s")]
+IdempotencyKey = Annotated[
+    str | None, Header(pattern=r"^[\x21-\x7e]{1,255}$", description="repeats make no second job")
+]
+
+
+@router.post("", status_code=202, response_model=Generation, openapi_extra=SUBMISSION, responses=ACCEPTED)
 async def submit(
     request: Request,
     services: ServicesDep,
     caller: CallerDep,
-    prefer: Annotated[str, Header(description="`wait=N`: answer when ended, at most N (60) s")] = "",
-    idempotency_key: Annotated[
-        str | None, Header(pattern=r"^[\x21-\x7e]{1,255}$", description="repeats make no second job")
-    ] = None,
+    prefer: Prefer = "",
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Queue a search; the answer names its place in `Location`."""
     payload = await posted_json(request, services.settings.max_body_bytes)
-    generation, submitted = await jobs.submit(services, caller, payload, idempotency_key)
+    accepted = await jobs.submit(services, caller, payload, idempotency_key)
+    return await queued(request, services, caller, accepted, prefer)
+
+
+async def queued(
+    request: Request,
+    services: Services,
+    caller: Caller,
+    accepted: tuple[Generation, Submitted],
+    prefer: str,
+) -> Response:
+    """Answer with a job that was accepted, when it has ended if that is preferred."""
+    generation, submitted = accepted
     headers = {"Location": generation.urls.get}
     request.state.generation = generation.id
     if submitted.nfe:
@@ -76,6 +93,29 @@ async def submit(
         headers["Preference-Applied"] = f"wait={seconds}"
     ended = seconds and generation.status.final
     return answer(generation, 200 if ended else 202, headers)
+
+
+@router.post(
+    "/{generation}/extend",
+    status_code=202,
+    response_model=Generation,
+    openapi_extra=EXTENSION,
+    responses=ACCEPTED
+    | documented("generation_not_found", "wrong_state", "not_extendable")
+    | documented("queue_full", "redis_unavailable", "storage_unavailable"),
+)
+async def extend(
+    request: Request,
+    services: ServicesDep,
+    caller: CallerDep,
+    generation: str,
+    prefer: Prefer = "",
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Queue a search that goes on from the end of this one, with a budget of its own."""
+    payload = await posted_json(request, services.settings.max_body_bytes)
+    accepted = await jobs.extend(services, caller, generation, payload, idempotency_key)
+    return await queued(request, services, caller, accepted, prefer)
 
 
 @router.get("", responses=documented("invalid_request", "redis_unavailable"))

@@ -75,6 +75,7 @@ ROUTES = [
     ("GET", f"/v1/generations/{UNKNOWN_ID}"),
     ("DELETE", f"/v1/generations/{UNKNOWN_ID}"),
     ("POST", f"/v1/generations/{UNKNOWN_ID}/cancel"),
+    ("POST", f"/v1/generations/{UNKNOWN_ID}/extend"),
     ("GET", f"/v1/generations/{UNKNOWN_ID}/events"),
     ("GET", f"/v1/generations/{UNKNOWN_ID}/trace"),
     ("GET", f"/v1/generations/{UNKNOWN_ID}/images/0"),

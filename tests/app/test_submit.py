@@ -49,6 +49,7 @@ def test_a_prompt_alone_is_enough_and_every_default_is_stored(client: httpx.Clie
             "accept": "first",
             "finish_steps": 4,
             "start": "best",
+            "plan_nfe": None,
         },
         "sampler": {
             "interpolant": "vp",
@@ -66,6 +67,7 @@ def test_a_prompt_alone_is_enough_and_every_default_is_stored(client: httpx.Clie
         "output_format": "png",
         "previews": "levels",
         "priority": "normal",
+        "baseline": False,
         "metadata": {},
     }
 

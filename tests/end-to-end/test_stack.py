@@ -142,3 +142,18 @@ def test_a_request_is_found_in_every_log_until_its_job_has_ended(stack: Stack, c
         ("workers.execution", 2, "ended as succeeded"),
         ("workers.supervisor", 2, "execution done"),
     } <= said
+
+
+def test_a_search_is_compared_and_then_goes_on(client: Client) -> None:
+    job = client.wait(submit(client, baseline=True, seed=3).id, within=60)
+    assert job.result
+    assert job.result.baseline
+    content = client.baseline(job.id)
+    assert hashlib.sha256(content).hexdigest() == job.result.baseline.image.sha256
+    assert complete(client, job.id)[-2:] == ["baseline", "completed"]
+    child = client.extend(job.id, 40)
+    client.delete(job.id)
+    child = client.wait(child.id, within=60)
+    assert child.result
+    assert child.result.images[0].reward >= job.result.images[0].reward
+    assert child.usage["nfe_spent"] == complete(client, child.id).count("candidate") == 40
