@@ -14,7 +14,7 @@ from app import problems
 from app.callers import RateLimitHeaders
 from app.logs import RequestLog
 from app.metrics import MeasureRequests, RequestMetrics
-from app.routes import catalogue, generations, health, images, outputs, quotes
+from app.routes import catalogue, generations, health, images, outputs, quotes, webhooks
 from app.services import Services, opened
 from contracts.errors import Problem
 from contracts.events import EVENT
@@ -82,7 +82,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.metrics = RequestMetrics()
     app.add_middleware(MeasureRequests, metrics=app.state.metrics)
     app.add_middleware(RequestLog)
-    routers = [module.router for module in (generations, outputs, quotes, images, catalogue, health)]
+    routers = [
+        module.router for module in (generations, outputs, quotes, images, webhooks, catalogue, health)
+    ]
     for router in routers:
         app.include_router(router)
     app.state.routes = [route for router in routers for route in router.routes]

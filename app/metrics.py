@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.services import Services
+from app.webhooks.outbox import OUTCOMES, OutboxState, state_of
 from contracts.beats import WorkerState
 
 METHODS = {"GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH"}
@@ -69,4 +70,16 @@ async def exposition(services: Services, requests: RequestMetrics) -> bytes:
         pace = await services.store.pace(model)
         rate.labels(model).set(pace.nfe_per_second or 0.0)
         taken.labels(model).set(pace.seconds_per_job or 0.0)
+    note_webhooks(registry, await state_of(services.store.redis))
     return generate_latest(requests.registry) + generate_latest(registry)
+
+
+def note_webhooks(registry: CollectorRegistry, state: OutboxState) -> None:
+    """Say how the outbox of webhooks stands."""
+    waiting = Gauge("rollover_webhooks_waiting", "Webhooks to deliver", registry=registry)
+    late = Gauge("rollover_webhooks_late_seconds", "How long the first is overdue", registry=registry)
+    tries = Counter("rollover_webhooks", "Tries to deliver one", ["outcome"], registry=registry)
+    waiting.set(state.waiting)
+    late.set(state.late_seconds)
+    for outcome in OUTCOMES.values():
+        tries.labels(outcome).inc(state.outcomes.get(outcome, 0))

@@ -13,6 +13,7 @@ from contracts.baseline import reserved_nfe
 from contracts.errors import JobErrorCode
 from contracts.keys import cancel_url, events_url, extend_url, generation_url, trace_url
 from contracts.requests import ResolvedRequest
+from contracts.webhooks import Delivery
 
 CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 ID_PATTERN = r"^gen_[0-9a-hjkmnp-tv-z]{26}$"
@@ -217,6 +218,9 @@ class Generation(Document):
     result: Result | None
     usage: Usage | None
     error: JobError | None
+    webhook: Delivery | None = Field(
+        description="delivery of the webhook; null until there is one to deliver"
+    )
     attempts: int
     cancel_requested: bool
     created_at: datetime
@@ -249,6 +253,7 @@ class Record(Document):
     result: Result | None = None
     usage: Usage | None = None
     error: JobError | None = None
+    delivery: Delivery | None = Field(default=None, description="of its webhook, from the job's end on")
     cancel_requested: bool = False
     idempotency_key: str | None = None
     owner: str | None = Field(default=None, description="id of the API key that submitted it")
@@ -303,7 +308,7 @@ class Record(Document):
         return hash_fields(**{name: getattr(self, name) for name in type(self).model_fields})
 
 
-STRUCTURED = {"request", "parent", "progress", "checkpoint", "result", "usage", "error"}
+STRUCTURED = {"request", "parent", "progress", "checkpoint", "result", "usage", "error", "delivery"}
 
 
 def hash_fields(**values: object) -> dict[str, str]:
@@ -368,6 +373,7 @@ def document(record: Record, queue_position: int | None = None, at: datetime | N
         result=record.result,
         usage=record.usage,
         error=record.error,
+        webhook=record.delivery,
         attempts=record.attempts,
         cancel_requested=record.cancel_requested,
         created_at=record.created_at,

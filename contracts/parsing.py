@@ -11,6 +11,7 @@ from contracts.errors import FieldProblem, InvalidRequestError
 from contracts.names import did_you_mean
 from contracts.requests import Budget, GenerationRequest, RewardTerm
 from contracts.search import STRATEGY_PARAMS, SamplerRequest, strategy_of
+from contracts.webhooks import Webhook
 
 
 def parse(payload: object) -> GenerationRequest:
@@ -127,6 +128,7 @@ def section(keys: Sequence[str | int], payload: object, root: type[BaseModel]) -
         "budget": Budget,
         "sampler": SamplerRequest,
         "reward": RewardTerm,
+        "webhook": Webhook,
     }
     return sections[keys[0]]
 

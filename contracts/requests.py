@@ -5,7 +5,9 @@ from typing import Annotated, Literal, cast, get_args
 
 from pydantic import BeforeValidator, Field, JsonValue
 
+from contracts.destinations import Network
 from contracts.search import RbfParams, Sampler, SamplerRequest, SearchParams, Strict
+from contracts.webhooks import Webhook
 
 MAX_SEED = 2**53 - 1
 """Largest seed: the largest integer that every JSON reader gives back unchanged."""
@@ -78,6 +80,7 @@ class GenerationRequest(Strict):
     previews: Previews = "levels"
     priority: Priority = Field(default="normal", description="whose turn comes sooner, see docs/api.md")
     baseline: bool = Field(default=False, description="also run best-of-n at the NFE that the search spent")
+    webhook: Webhook | None = Field(default=None, description="whom to tell when the job has ended")
     metadata: dict[MetadataKey, MetadataValue] = Field(default_factory=dict, max_length=16)
 
 
@@ -103,17 +106,20 @@ class ResolvedRequest(Strict):
     previews: Previews
     priority: Priority = "normal"  # as of jobs stored before there were priorities
     baseline: bool = False
+    webhook: Webhook | None = None
     metadata: dict[str, str]
 
 
 @dataclass(frozen=True)
 class Caps:
-    """What a server allows in one submission; `whose` limit `max_nfe` is, for the refusal.
+    """What a server allows in one submission.
 
-    `priority` is the highest.
+    `whose` limit `max_nfe` is, for the refusal; `priority`: the highest; `networks`: inner ones that webhooks
+    may reach.
     """
 
     max_nfe: int = 5000
     max_prompt_chars: int = 2000
     priority: Priority = "high"
     whose: str = "on this server"
+    networks: tuple[Network, ...] = ()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from contracts.baseline import reserved_nfe
 from contracts.catalogue import MODELS, REWARDS, ModelFacts, SizeFacts
+from contracts.destinations import destination
 from contracts.errors import FieldProblem, InvalidRequestError
 from contracts.names import did_you_mean
 from contracts.parsing import parse, pointer, posted_path, reward_params_problems, steps_of
@@ -20,6 +21,7 @@ from contracts.search import (
     ZeroOrderParams,
     default_scale,
 )
+from contracts.webhooks import Webhook
 
 
 def accept(
@@ -73,6 +75,7 @@ def resolve(
         *image_problems(resolved),
         *budget_problems(resolved, caps or Caps()),
         *priority_problems(resolved, caps or Caps()),
+        *webhook_problems(resolved.webhook, caps or Caps()),
     ]
     if problems:
         raise InvalidRequestError(problems)
@@ -100,6 +103,7 @@ def filled(request: GenerationRequest, model: ModelFacts) -> ResolvedRequest:
         previews=request.previews,
         priority=request.priority,
         baseline=request.baseline,
+        webhook=request.webhook,
         metadata=request.metadata,
     )
 
@@ -327,3 +331,17 @@ def needed_nfe(resolved: ResolvedRequest) -> int:
     """The least NFE that yields the images asked for."""
     search, sampler = resolved.search, resolved.sampler
     return max(search.minimum_nfe(sampler), search.candidate_nfe(sampler) * resolved.num_images)
+
+
+def webhook_problems(webhook: Webhook | None, caps: Caps) -> list[FieldProblem]:
+    """A webhook goes where webhooks may go, and names each event once."""
+    if webhook is None:
+        return []
+    problems: list[FieldProblem] = []
+    try:
+        destination(webhook.url, caps.networks)
+    except ValueError as error:
+        problems.append(FieldProblem(pointer="/webhook/url", detail=str(error)))
+    if len(set(webhook.events)) < len(webhook.events):
+        problems.append(FieldProblem(pointer="/webhook/events", detail="Names an event twice."))
+    return problems

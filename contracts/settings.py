@@ -1,13 +1,14 @@
 """Settings of the server and its workers, read once from `ROLLOVER_*` environment variables."""
 
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from contracts.catalogue import MODELS
+from contracts.destinations import Network
 from contracts.names import did_you_mean
 from contracts.requests import Caps
 
@@ -44,12 +45,41 @@ class Settings(BaseSettings):
         description="executions in a row that vanish and get no further before a job ends as worker_lost",
     )
     job_timeout_seconds: int = Field(default=3600, ge=1, description="longest execution of a job, in seconds")
+    webhook_secret: SecretStr | None = Field(
+        default=None,
+        min_length=32,
+        description="what webhooks are signed from; unset: made once, and kept in Redis",
+    )
+    webhook_networks: Annotated[tuple[Network, ...], NoDecode] = Field(
+        default=(),
+        description="inner networks that webhooks may reach, comma separated, such as `10.1.0.0/16`",
+    )
+    webhook_attempts: int = Field(
+        default=10, ge=1, description="tries to deliver a webhook before it is given up"
+    )
+    webhook_retry_seconds: float = Field(
+        default=5.0,
+        gt=0,
+        le=3600,
+        description="pause after a webhook's first try; each further one is four times as long, up to 3 h",
+    )
+    webhook_timeout_seconds: float = Field(
+        default=15.0, gt=0, le=60, description="time a receiver has to answer a webhook"
+    )
 
     @field_validator("models", mode="before")
     @classmethod
     def split_names(cls, value: object) -> object:
         """Read a comma-separated list."""
         return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("webhook_networks", mode="before")
+    @classmethod
+    def read_networks(cls, value: object) -> object:
+        """Read a comma-separated list of networks."""
+        if not isinstance(value, str):
+            return value
+        return tuple(ip_network(name) for part in value.split(",") if (name := part.strip()))
 
     @field_validator("redis_url")
     @classmethod
@@ -80,7 +110,11 @@ class Settings(BaseSettings):
     @property
     def caps(self) -> Caps:
         """What one submission may ask for."""
-        return Caps(max_nfe=self.max_nfe, max_prompt_chars=self.max_prompt_chars)
+        return Caps(
+            max_nfe=self.max_nfe,
+            max_prompt_chars=self.max_prompt_chars,
+            networks=self.webhook_networks,
+        )
 
 
 def is_loopback(host: str) -> bool:

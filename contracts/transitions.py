@@ -1,7 +1,7 @@
 """The one way a job changes in Redis: text and arguments of a script that both sides run with EVAL.
 
-It checks and writes in one atomic step: a final status never changes, only the current execution writes, and
-events get consecutive numbers.
+It checks and writes in one atomic step: a final status never changes, only the current execution writes,
+events get consecutive numbers, and an end that somebody wants to be told of is in the outbox of webhooks.
 """
 
 from collections.abc import Iterable, Mapping
@@ -33,6 +33,18 @@ for i = 5 + 2 * fields, #ARGV do
 end
 redis.call('HSET', KEYS[1], 'events', last)
 redis.call('HINCRBY', KEYS[1], 'status_sequence', 1)
+local event = ({succeeded = 'completed', failed = 'failed', canceled = 'canceled'})[ARGV[3]]
+if event then
+  local id, request = unpack(redis.call('HMGET', KEYS[1], 'id', 'request'))
+  local webhook = cjson.decode(request).webhook
+  for _, wanted in ipairs(type(webhook) == 'table' and webhook.events or {}) do
+    if wanted == event then
+      local time = redis.call('TIME')
+      redis.call('ZADD', 'rollover:webhooks', time[1] * 1000 + math.floor(time[2] / 1000), id)
+      redis.call('HSET', KEYS[1], 'delivery', '{"status":"pending"}')
+    end
+  end
+end
 -- The pace of a model, for quotes (`contracts.quotes.Pace`). A job that began anew says nothing of it.
 if ARGV[3] == 'succeeded' and redis.call('HGET', KEYS[1], 'attempts') == '1' then
   local facts = redis.call('HMGET', KEYS[1], 'usage', 'request')
@@ -60,6 +72,7 @@ local status = redis.call('HGET', KEYS[1], 'status')
 if not status then return {0, 'deleted'} end
 if not string.find(',' .. ARGV[2] .. ',', ',' .. status .. ',', 1, true) then return {0, status} end
 redis.call('ZREM', KEYS[3], ARGV[1])
+redis.call('ZREM', 'rollover:webhooks', ARGV[1])
 local owner = redis.call('HGET', KEYS[1], 'owner')
 if owner then redis.call('ZREM', 'rollover:key:' .. owner .. ':jobs', ARGV[1]) end
 redis.call('DEL', KEYS[1], KEYS[2])

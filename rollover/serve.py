@@ -1,6 +1,6 @@
-"""The embedded default: Valkey, one worker for each model and the API, as child processes of one supervisor.
+"""The embedded default: Valkey, workers, webhooks and the API, as child processes of one supervisor.
 
-The supervisor imports none of our packages: it starts ``python -m workers`` and ``python -m app``.
+It imports none of our packages: it starts ``python -m workers``, ``app.webhooks`` and ``app``.
 """
 
 import fcntl
@@ -130,7 +130,7 @@ class Stack:
                 raise StackError(_death_notice(child, code))
 
     def stop(self) -> None:
-        """Stop the API, then the workers (they give their jobs back), then Valkey."""
+        """Stop the API, then the webhooks, then the workers (they give their jobs back), then Valkey."""
         while self._children:
             child = self._children[-1]
             child.stop()
@@ -150,6 +150,7 @@ class Stack:
         environment = environment_of(self.settings, redis_url, port)
         for model in self.settings.models:
             self._spawn(f"worker-{model}", module("workers", "--model", model), environment, grace=40.0)
+        self._spawn("webhooks", module("app.webhooks"), environment, grace=25.0)
         self._spawn("api", module("app"), environment, grace=10.0)
         self._wait(lambda: _ready(self.url), "the API and its workers")
 

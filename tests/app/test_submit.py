@@ -68,6 +68,7 @@ def test_a_prompt_alone_is_enough_and_every_default_is_stored(client: httpx.Clie
         "previews": "levels",
         "priority": "normal",
         "baseline": False,
+        "webhook": None,
         "metadata": {},
     }
 

@@ -113,5 +113,5 @@ def test_the_demonstration_starts_its_own_stack_improves_its_picture_and_stops(
     output = run(stack, "demo", "--nfe", "60", "--out", str(tmp_path))
     check(output, 60)
     children = [int(pid) for pid in re.findall(r"^started \S+ \(pid (\d+)\)", output, re.MULTILINE)]
-    assert len(children) == 3
+    assert len(children) == 4
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)

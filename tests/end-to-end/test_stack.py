@@ -105,7 +105,7 @@ def test_a_reward_that_cannot_read_the_prompt_fails_the_job(client: Client) -> N
 
 
 def test_the_model_is_served(client: Client, stack: Stack) -> None:
-    assert set(stack.pids) == {"valkey", "worker-shapes", "api"}
+    assert set(stack.pids) == {"valkey", "worker-shapes", "webhooks", "api"}
     [model] = client.models()
     assert model["available"] is True
 

@@ -37,7 +37,7 @@ class Serving:
             self.output.append(line)
             if started := re.match(r"started (\S+) \(pid (\d+)\)", line):
                 found[started[1]] = int(started[2])
-            if len(found) == 3:
+            if len(found) == 4:
                 return found
         raise AssertionError(f"it ended: {self.output}")
 
