@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from ssl import SSLContext
+from typing import cast
 
 import httpcore
 import httpx
@@ -53,6 +54,12 @@ async def resolve(host: str, port: int) -> Sequence[str]:
     return await asyncio.get_running_loop().run_in_executor(RESOLVERS, look_up)
 
 
+def plain_backend() -> httpcore.AsyncNetworkBackend:
+    """Return what connects to an address."""
+    # Its type is that of a stand-in for where anyio is missing.
+    return cast("httpcore.AsyncNetworkBackend", httpcore.AnyIOBackend())
+
+
 @dataclass
 class CheckedBackend(httpcore.AsyncNetworkBackend):
     """Connects to the addresses that it has checked: names are resolved once, there is no second answer.
@@ -64,7 +71,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
 
     networks: Iterable[Network]
     resolve: Resolve
-    inner: httpcore.AsyncNetworkBackend = field(default_factory=httpcore.AnyIOBackend)
+    inner: httpcore.AsyncNetworkBackend = field(default_factory=plain_backend)
 
     async def connect_tcp(
         self,
@@ -123,18 +130,26 @@ class Sender:
         try:
             async with asyncio.timeout(self.timeout):
                 code = await self.exchange(target, headers, body)
-        except InnerAddressError:
-            return Answer(detail="The host has no address that webhooks may reach.")
-        except (TimeoutError, httpcore.TimeoutException):
-            return Answer(detail=f"The receiver did not answer within {self.timeout:g} s.")
-        except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
-            return Answer(detail=f"The exchange failed: {error}"[:LONGEST_DETAIL])
-        except Exception:
-            # Whatever a receiver may provoke counts as a try, or it would be tried for ever.
-            logger.exception("a webhook met a defect")
-            return Answer(detail="The exchange failed.")
+        except Exception as error:  # noqa: BLE001 (whatever a receiver provokes is a try that failed)
+            return Answer(detail=self.failed(error))
         answer = Answer(code)
         return answer if answer.accepted else Answer(code, refused(code))
+
+    def failed(self, error: Exception) -> str:
+        """Say why there was no answer, in words that tell nothing of what lies behind the address."""
+        match error:
+            case InnerAddressError():
+                return "The host has no address that webhooks may reach."
+            case TimeoutError() | httpcore.TimeoutException():
+                return f"The receiver did not answer within {self.timeout:g} s."
+            case httpcore.ProtocolError():
+                # Its text quotes what came.
+                return "The receiver hung up, or answered with something other than HTTP."
+            case httpcore.NetworkError() | OSError():
+                return f"The connection failed: {error}"[:LONGEST_DETAIL]
+            case _:
+                logger.error("a webhook met a defect", exc_info=error)
+                return "The exchange failed."
 
     async def exchange(self, target: Destination, headers: Mapping[str, str], body: bytes) -> int:
         """Return the status code that a receiver answers with; the rest is left unread."""
@@ -146,7 +161,7 @@ class Sender:
             pool.stream(
                 "POST",
                 httpcore.URL(scheme=target.scheme, host=target.host, port=target.port, target=target.target),
-                headers=given,
+                headers=list(given.items()),
                 content=body,
                 extensions={"timeout": {"connect": self.timeout * CONNECT_SHARE}},
             ) as response,

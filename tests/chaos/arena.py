@@ -19,6 +19,7 @@ from rollover import Client, RolloverError
 from rollover.processes import Child, Command
 from rollover.serve import Stack, StackSettings
 from tests.chaos.processes import engine_of
+from tests.chaos.receivers import SETTINGS, Receivers
 
 PROMPT = "two red circles and a blue square"
 
@@ -35,6 +36,8 @@ class Expected:
 class Arena:
     """`rollover serve` with a second worker; whatever is killed is started again.
 
+    Each job is to post its end to one of three receivers.
+
     Args:
         folder: for its data; of short name.
         model: folder of the model; None: the bundled one.
@@ -44,14 +47,17 @@ class Arena:
     model: Path | None = None
     said: list[str] = field(default_factory=list[str])
     _ended: threading.Event = field(default_factory=threading.Event)
+    receivers: Receivers = field(default_factory=Receivers)
+    told: dict[str, str] = field(default_factory=dict[str, str])
     _second: Child | None = None
 
     def __enter__(self) -> Self:
-        os.environ |= {"ROLLOVER_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
+        os.environ |= {"ROLLOVER_DEVICE": "cpu", "OMP_NUM_THREADS": "1", **SETTINGS}
         if self.model:
             os.environ["ROLLOVER_MODEL_PATHS"] = f"shapes={self.model}"
         self.stack = Stack(StackSettings(port=0, data_dir=self.folder), self.said.append)
         self.stack.__enter__()
+        self.receivers.__enter__()
         self._threads = [
             threading.Thread(target=run, daemon=True) for run in (self._watch, self._watch_second)
         ]
@@ -67,6 +73,7 @@ class Arena:
         for thread in self._threads:
             thread.join()
         self.client.close()
+        self.receivers.__exit__(None, None, None)
         self.stack.stop()
 
     def pids(self) -> dict[str, int]:
@@ -91,17 +98,14 @@ class Arena:
     def submit(self, seed: int, nfe: int, priority: str = "normal") -> str:
         """Submit a job, however often that takes; its id. Asked again it is the same job."""
         key = f"{seed}-{nfe}-{time.monotonic_ns()}"
+        webhook = {"url": next(self.receivers.urls)}
+        given: dict[str, Any] = {"reward": "brightness", "held_out": [], "webhook": webhook}
         while True:
             with contextlib.suppress(RolloverError):
                 job = self.client.submit(
-                    PROMPT,
-                    reward="brightness",
-                    nfe=nfe,
-                    held_out=[],
-                    seed=seed,
-                    priority=priority,
-                    idempotency_key=key,
+                    PROMPT, nfe=nfe, seed=seed, priority=priority, idempotency_key=key, **given
                 )
+                self.told[job.id] = webhook["url"]
                 return job.id
             time.sleep(0.2)
 

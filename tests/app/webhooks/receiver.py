@@ -65,11 +65,11 @@ def receiving(*answers: Answer, tls: ssl.SSLContext | None = None) -> Iterator[R
                 self.send_response(answer)
                 self.end_headers()
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, *_: object, **__: object) -> None:
             """Do not write to the test's output."""
 
     class Server(ThreadingHTTPServer):
-        def handle_error(self, *_: object) -> None:
+        def handle_error(self, *_: object, **__: object) -> None:
             """Senders hang up: that is what some tests are about."""
 
     server = Server(("127.0.0.1", 0), Handler)

@@ -135,7 +135,7 @@ def test_nobody_there() -> None:
     answer = post(Sender(LOOPBACK), url)
     assert answer.status_code is None
     assert answer.detail
-    assert answer.detail.startswith("The exchange failed: ")
+    assert answer.detail.startswith("The connection failed: ")
 
 
 def silent(receiver: Receiver, handler: BaseHTTPRequestHandler) -> None:
@@ -186,10 +186,12 @@ def test_a_body_without_end_is_not_read() -> None:
 
 
 def test_what_is_no_http_at_all() -> None:
-    with receiving(lambda handler: handler.wfile.write(b"220 mail.example ESMTP\r\n") and None) as receiver:
+    def mail(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(b"220 mail.example ESMTP\r\n")
+
+    with receiving(mail) as receiver:
         answer = post(Sender(LOOPBACK), receiver.url)
-    assert answer.detail
-    assert answer.detail.startswith("The exchange failed: ")
+    assert answer == Answer(detail="The receiver hung up, or answered with something other than HTTP.")
 
 
 @pytest.mark.parametrize(("name", "accepted"), [("hooks.example", True), ("other.example", False)])
