@@ -1,27 +1,40 @@
 """Read and remove artifacts; the workers write them."""
 
 import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from fsspec.core import url_to_fs
 
 from app.problems import ProblemError
+from contracts.artifacts import options
+
+THREADS = 16
+PATIENCE = 15.0
+"""Seconds after which a store that does not answer counts as away."""
+T = TypeVar("T")
 
 
 class Artifacts:
-    """The artifact store: any fsspec URL."""
+    """The artifact store: any fsspec URL.
+
+    It has threads of its own: a store that hangs must not hold up what else the server does in threads.
+    """
 
     def __init__(self, url: str) -> None:
         """Open a store; a local folder need not exist yet."""
-        self.filesystem, self.root = url_to_fs(url)
+        self.filesystem, self.root = url_to_fs(url, **options(url))
+        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="artifacts")
+
+    def close(self) -> None:
+        """Wait for nothing that is under way."""
+        self.threads.shutdown(wait=False, cancel_futures=True)
 
     async def read(self, path: str) -> bytes | None:
         """Return a file's bytes, or None where there is no such file."""
-        try:
-            return await asyncio.to_thread(self.filesystem.cat_file, f"{self.root}/{path}")
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise ProblemError("storage_unavailable", "The artifact store cannot be read.") from error
+        full = f"{self.root}/{path}"
+        return await self.ask(lambda: self.filesystem.cat_file(full))
 
     async def copy(self, source: str, target: str) -> bool:
         """Copy a file; return whether there was one."""
@@ -40,9 +53,26 @@ class Artifacts:
 
     async def remove(self, folder: str) -> None:
         """Remove everything under a folder."""
+        full = f"{self.root}/{folder}"
+        await self.ask(lambda: self.filesystem.rm(full, recursive=True))
+
+    async def names(self) -> list[str]:
+        """Return the names of whatever lies in the store, folders of generations among it."""
+        found = await self.ask(lambda: self.filesystem.ls(self.root, detail=False))
+        return [path.rstrip("/").rpartition("/")[2] for path in found or ()]
+
+    async def ask(self, what: Callable[[], T]) -> T | None:
+        """Do something with the store; None where what it names is not there.
+
+        Raises:
+            ProblemError: the store is away, whichever of its library's errors says so.
+        """
+        loop = asyncio.get_running_loop()
         try:
-            await asyncio.to_thread(self.filesystem.rm, f"{self.root}/{folder}", recursive=True)
+            async with asyncio.timeout(PATIENCE):
+                return await loop.run_in_executor(self.threads, what)
         except FileNotFoundError:
-            return
-        except OSError as error:
-            raise ProblemError("storage_unavailable", "The artifact store cannot be changed.") from error
+            return None
+        except Exception as error:
+            detail = "The artifact store cannot be reached, or refuses."
+            raise ProblemError("storage_unavailable", detail) from error

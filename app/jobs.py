@@ -137,7 +137,8 @@ async def documents(services: Services, records: list[Record]) -> list[Generatio
         if waiting
         else ()
     )
-    return [document(record, positions.get(record.id)) for record in records]
+    keep = services.settings.keep
+    return [document(record, positions.get(record.id), keep=keep) for record in records]
 
 
 async def wait(services: Services, caller: Caller, submitted: Generation, seconds: float) -> Generation:
@@ -211,17 +212,26 @@ async def cancel(services: Services, caller: Caller, generation: str) -> Generat
 async def delete(services: Services, caller: Caller, generation: str) -> None:
     """Remove an ended job with its events and artifacts.
 
-    Artifacts go first: if that fails half-way, the job is still there and can be deleted again.
-
     Raises:
-        ProblemError: there is no such job, or it has not ended.
+        ProblemError: there is no such job, it has not ended, or the artifact store is away.
     """
     record = await existing(services, caller, generation)
     if not record.status.final:
         raise wrong_state(record.status, "Cancel the generation before deleting it.")
+    await forget(services, record)
+
+
+async def forget(services: Services, record: Record) -> None:
+    """Remove an ended job and all that belongs to it.
+
+    Artifacts go first: if that fails half-way, the job is still there and can be removed again.
+
+    Raises:
+        ProblemError: the artifact store is away.
+    """
     if record.owner:
         await asyncio.to_thread(services.enqueuer.settle, record.owner)
-    await services.artifacts.remove(generation)
+    await services.artifacts.remove(record.id)
     await services.store.delete(record, FINAL_STATUSES)
 
 

@@ -1,5 +1,6 @@
 """The application: settings in, ASGI out."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,6 +13,7 @@ from pydantic.json_schema import models_json_schema
 
 from app import problems
 from app.callers import RateLimitHeaders
+from app.expiry import sweep_forever
 from app.logs import RequestLog
 from app.metrics import MeasureRequests, RequestMetrics
 from app.routes import catalogue, generations, health, images, outputs, quotes, webhooks
@@ -65,7 +67,12 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[State]:
         async with opened(settings, redis_url) as services:
-            yield {"services": services}
+            sweeping = asyncio.create_task(sweep_forever(services))
+            try:
+                yield {"services": services}
+            finally:
+                sweeping.cancel()
+                await asyncio.wait([sweeping])
 
     # FastAPI's own /docs loads its script from another server, which a GPU cluster may not reach.
     app = FastAPIOffline(

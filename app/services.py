@@ -36,15 +36,17 @@ async def opened(settings: Settings, redis_url: str) -> AsyncIterator[Services]:
     queueing = Redis.from_url(
         redis_url, socket_connect_timeout=2, socket_timeout=5, retry=Retry(NoBackoff(), 0)
     )
+    artifacts = Artifacts(settings.artifacts)
     try:
         yield Services(
             settings=settings,
             store=Store(redis),
             enqueuer=Enqueuer(queueing, settings),
-            artifacts=Artifacts(settings.artifacts),
+            artifacts=artifacts,
             access=Access(redis, local=settings.local),
         )
     finally:
+        artifacts.close()
         queueing.close()
         await redis.aclose()
 

@@ -22,6 +22,7 @@ from contracts.keys import (
     jobs_key,
     pace_key,
     queue_name,
+    sweep_key,
     worker_key,
 )
 from contracts.quotes import Pace
@@ -93,6 +94,20 @@ class Store:
         """Return ids of an owner's jobs from the newest down, from the one just older than `before`."""
         ceiling = f"({before}" if before else "+"
         return await self.redis.zrevrangebylex(jobs_key(owner), ceiling, "-", start=0, num=count)
+
+    async def oldest(self, ceiling: str, count: int, after: str | None = None) -> list[str]:
+        """Return ids of anybody's jobs from the oldest up, those between `after` and `ceiling`."""
+        floor = f"({after}" if after else "-"
+        return await self.redis.zrangebylex(JOBS_KEY, floor, f"({ceiling}", start=0, num=count)
+
+    async def seconds(self) -> float:
+        """Return the time, in seconds since 1970, by Redis' clock."""
+        seconds, microseconds = await self.redis.time()
+        return seconds + microseconds / 1e6
+
+    async def claim_sweep(self, kind: str, seconds: float) -> bool:
+        """Whether nobody has begun this kind of sweep in the last so many seconds; if so, we have now."""
+        return bool(await self.redis.set(sweep_key(kind), "1", nx=True, px=int(seconds * 1000)))
 
     async def queue_positions(self, records: Sequence[Record]) -> list[int | None]:
         """Return how many generations wait ahead of each job, None for those that do not wait."""

@@ -3,7 +3,7 @@
 import secrets
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Literal, Self
 
@@ -226,6 +226,9 @@ class Generation(Document):
     created_at: datetime
     started_at: datetime | None
     completed_at: datetime | None
+    expires_at: datetime | None = Field(
+        description="when it is removed with all that belongs to it; null until it ends, or where it is kept"
+    )
     urls: Urls
 
 
@@ -298,6 +301,12 @@ class Record(Document):
         progressed = self.checkpoint is not None and self.checkpoint.attempt == self.attempts
         return (0 if progressed else self.lost) + (self.status is Status.RUNNING)
 
+    def expires_at(self, keep: timedelta | None) -> datetime | None:
+        """When a job is removed that is kept for so long after its end; None: not yet known, or never."""
+        if keep is None or self.completed_at is None:
+            return None
+        return self.completed_at + keep
+
     @classmethod
     def from_hash(cls, fields: Mapping[str, str]) -> Self:
         """Read a Redis hash."""
@@ -346,7 +355,12 @@ JSON: TypeAdapter[object] = TypeAdapter(object)
 
 def new_id() -> str:
     """Return an id that sorts by time (48 bits of milliseconds) and cannot be guessed (80 random bits)."""
-    number = (int(time.time() * 1000) << 80) | secrets.randbits(80)
+    return id_at(time.time(), secrets.randbits(80))
+
+
+def id_at(seconds: float, bits: int = 0) -> str:
+    """Return the id made at a time (seconds since 1970) with 80 random bits; without them, the least of all."""
+    number = (int(seconds * 1000) << 80) | bits
     return "gen_" + "".join(CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
 
 
@@ -355,13 +369,19 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def document(record: Record, queue_position: int | None = None, at: datetime | None = None) -> Generation:
+def document(
+    record: Record,
+    queue_position: int | None = None,
+    at: datetime | None = None,
+    keep: timedelta | None = None,
+) -> Generation:
     """Build the job document from its record.
 
     Args:
         record: the job as stored.
         queue_position: generations ahead of it; ignored unless it is queued.
         at: the present, for the expected time; default now.
+        keep: for how long ended jobs are kept; None: until they are deleted.
     """
     return Generation(
         id=record.id,
@@ -379,6 +399,7 @@ def document(record: Record, queue_position: int | None = None, at: datetime | N
         created_at=record.created_at,
         started_at=record.started_at,
         completed_at=record.completed_at,
+        expires_at=record.expires_at(keep),
         urls=Urls(
             get=generation_url(record.id),
             events=events_url(record.id),

@@ -58,6 +58,11 @@ def worker_key(name: str) -> str:
     return f"{PREFIX}worker:{name}"
 
 
+def sweep_key(kind: str) -> str:
+    """String with a time to live: a sweep of this kind was begun so shortly ago that no other is due."""
+    return f"{PREFIX}sweep:{kind}"
+
+
 def queue_name(model: str) -> str:
     """Name of the RQ queue of a model."""
     return f"rollover:{model}"

@@ -1,5 +1,6 @@
 """Settings of the server and its workers, read once from `ROLLOVER_*` environment variables."""
 
+from datetime import timedelta
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Self
@@ -67,6 +68,13 @@ class Settings(BaseSettings):
         default=15.0, gt=0, le=60, description="time a receiver has to answer a webhook"
     )
 
+    keep_days: float = Field(
+        default=30.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="days that an ended generation is kept with all that belongs to it; 0: until it is deleted",
+    )
+
     @field_validator("models", mode="before")
     @classmethod
     def split_names(cls, value: object) -> object:
@@ -101,6 +109,11 @@ class Settings(BaseSettings):
     def artifacts(self) -> str:
         """URL of the artifact store."""
         return self.artifacts_url or str(self.data_dir / "artifacts")
+
+    @property
+    def keep(self) -> timedelta | None:
+        """How long an ended generation is kept; None: until it is deleted."""
+        return timedelta(days=self.keep_days) if self.keep_days else None
 
     @property
     def local(self) -> bool:

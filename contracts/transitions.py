@@ -67,7 +67,7 @@ return {1, status, last}
 """Returns [applied (0 or 1), status afterwards (or 'deleted'), seq of the last event]."""
 
 DELETE_SCRIPT = """
--- KEYS: job hash, event stream, jobs set, then further keys to delete; ARGV: id, allowed statuses
+-- KEYS: job hash, event stream, jobs set, RQ's job, idempotency key (or none); ARGV: id, allowed statuses
 local status = redis.call('HGET', KEYS[1], 'status')
 if not status then return {0, 'deleted'} end
 if not string.find(',' .. ARGV[2] .. ',', ',' .. status .. ',', 1, true) then return {0, status} end
@@ -75,8 +75,10 @@ redis.call('ZREM', KEYS[3], ARGV[1])
 redis.call('ZREM', 'rollover:webhooks', ARGV[1])
 local owner = redis.call('HGET', KEYS[1], 'owner')
 if owner then redis.call('ZREM', 'rollover:key:' .. owner .. ':jobs', ARGV[1]) end
-redis.call('DEL', KEYS[1], KEYS[2])
-for i = 4, #KEYS do redis.call('DEL', KEYS[i]) end
+redis.call('DEL', KEYS[1], KEYS[2], KEYS[4])
+-- A key is good for a day, and after that may name a later generation: that one's it stays.
+local named = KEYS[5] and redis.call('GET', KEYS[5])
+if named and cjson.decode(named).id == ARGV[1] then redis.call('DEL', KEYS[5]) end
 return {1, 'deleted'}
 """
 """Returns [applied (0 or 1), status afterwards (or 'deleted')]."""

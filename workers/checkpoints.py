@@ -98,11 +98,13 @@ class Checkpoints:
     attempt: int
     latest: Checkpoint | None = None
 
-    def write(self, standing: Standing) -> Checkpoint:
-        """Store a state; it counts once the record names what is returned. Raises `StorageFailedError`."""
+    def write(self, standing: Standing) -> Checkpoint | None:
+        """Store a state; it counts once the record names what is returned.
+
+        None where the store refuses: the state before goes on to count, and the search goes on.
+        """
         written = Checkpoint(attempt=self.attempt, nfe=standing.nfe)
-        self.store.put(self._path(written), dumps(standing))
-        return written
+        return written if self.store.offer(self._path(written), dumps(standing)) else None
 
     def discard(self, written: Checkpoint) -> None:
         """The record will never name this one."""

@@ -131,7 +131,8 @@ class Execution:
         record, runner = self.hold.record, self.runner
         self._standing = read(runner.store, record, runner.engine.device)
         memory = self._standing.memory if self._standing else Memory()
-        self._results = Results(self.hold, runner.store, before=memory.seconds.get("total", 0.0))
+        before = memory.seconds.get("total", 0.0)
+        self._results = Results(self.hold, runner.store, before=before, tick=runner.tick)
         self._checkpoints = Checkpoints(runner.store, record.id, self.hold.attempt, record.checkpoint)
         self._publisher = Publisher(self.hold, runner.store, self._checkpoints)
         self._pictures = LevelPictures(self._standing.seen if self._standing else ())
@@ -343,7 +344,8 @@ class Execution:
             assert best is not None  # noqa: S101 -- only a cancel ends a search before its first score
             status, event = Status.SUCCEEDED, Completed(nfe_spent=spent, best_reward=best)
             # A search that ended well can be given more to spend.
-            checkpoint = self._checkpoints.write(replace(found.standing, ended=None, baseline=None))
+            ended = replace(found.standing, ended=None, baseline=None)
+            checkpoint = self._checkpoints.write(ended) or self._checkpoints.latest
         self._end(
             event,
             status,

@@ -113,7 +113,8 @@ class Publisher:
         if picture is None:
             return level
         job_id = self.hold.record.id
-        self.store.put(preview_path(job_id, seq), encode_picture(picture))
+        if not self.store.offer(preview_path(job_id, seq), encode_picture(picture)):
+            return level
         return level.model_copy(update={"preview_url": preview_url(job_id, seq)})
 
 

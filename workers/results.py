@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -39,12 +39,14 @@ class Results:
         store: for the files.
         before: seconds that earlier executions took up to what this one goes on from.
         start: of the execution, by the monotonic clock.
+        tick: called while the store keeps it waiting.
     """
 
     hold: Hold
     store: ArtifactStore
     before: float = 0.0
     start: float = field(default_factory=time.monotonic)
+    tick: Callable[[], None] = lambda: None
 
     @property
     def seconds(self) -> float:
@@ -90,9 +92,12 @@ class Results:
         return usage.model_copy(update={"nfe_spent": usage.nfe_spent - self.hold.record.nfe_before})
 
     def _write_trace(self) -> None:
-        """The candidates as they were published, by whichever execution."""
+        """The candidates as they were published, by whichever execution.
+
+        Where the store refuses it, the stream has them all the same.
+        """
         trace = [line for line in self.hold.published() if CANDIDATE in line]
-        self.store.put(trace_path(self.hold.record.id), "".join(f"{line}\n" for line in trace).encode())
+        self.store.offer(trace_path(self.hold.record.id), "".join(f"{line}\n" for line in trace).encode())
 
     def _images(
         self, search: Search, best: Sequence[Candidate], places: Sequence[tuple[str, str]]
@@ -110,7 +115,7 @@ class Results:
         path, url = place
         picture = pixels(candidate.image)
         content = encode(picture, search.request.output_format)
-        self.store.put(path, content)
+        self.store.put(path, content, self.tick)
         return Image(
             url=url,
             width=picture.shape[1],

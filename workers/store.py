@@ -1,57 +1,91 @@
 """The artifact store: a folder, or whatever else an fsspec URL names."""
 
+import errno
 import logging
 import os
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from contracts.artifacts import options
 from workers.failures import StorageFailedError
 
-PAUSES = (0.2, 1.0, 3.0)
-"""Seconds between attempts to write a file; a store that refuses after the last one fails the job."""
+PAUSES = (0.2, 1.0, 3.0, 10.0, 20.0, 30.0)
+"""Seconds between attempts to write what must be written; a store that refuses after the last fails the job."""
+REST = 5.0
+"""Seconds for which a store that has just refused is not asked for what can be done without."""
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass
 class ArtifactStore:
     """Files below one URL."""
 
     filesystem: Any
     root: str
+    _resting_until: float = 0.0
 
     @classmethod
     def open(cls, url: str) -> Self:
-        """The store at an fsspec URL, such as a folder, `s3://bucket/prefix` or `gs://bucket/prefix`."""
-        filesystem, root = url_to_fs(url)
+        """The store at an fsspec URL, such as a folder, `s3://bucket/prefix` or `gs://bucket/prefix`.
+
+        Not before a fork: fsspec speaks to object stores from a thread of its own.
+        """
+        filesystem, root = url_to_fs(url, **options(url))
         return cls(filesystem, root.rstrip("/"))
 
-    def put(self, path: str, content: bytes) -> None:
-        """Write a file, or replace it, whole or not at all. Raises `StorageFailedError`."""
+    def put(self, path: str, content: bytes, tick: Callable[[], None] = lambda: None) -> None:
+        """Write a file that must be there, or replace it, whole or not at all.
+
+        Args:
+            path: below the root.
+            content: its bytes.
+            tick: called before each further attempt.
+
+        Raises:
+            StorageFailedError: the store refused for about a minute.
+        """
         for pause in PAUSES:
             try:
                 return self._write(path, content)
             except OSError as error:
                 log.warning("the artifact store refused %s, trying again: %s", path, error)
                 time.sleep(pause)
+                tick()
         try:
             return self._write(path, content)
         except OSError as error:
             raise StorageFailedError(path) from error
 
+    def offer(self, path: str, content: bytes) -> bool:
+        """Write a file that the search can do without, as `put` does but once. Whether it is there."""
+        if time.monotonic() < self._resting_until:
+            return False
+        try:
+            self._write(path, content)
+        except OSError as error:
+            log.warning("the artifact store refused %s, going on without it: %s", path, error)
+            self._resting_until = time.monotonic() + REST
+            return False
+        return True
+
     def get(self, path: str) -> bytes:
         """A file's bytes. Raises `OSError`."""
-        return self.filesystem.cat_file(f"{self.root}/{path}")
+        with as_os_errors():
+            return self.filesystem.cat_file(f"{self.root}/{path}")
 
     def remove(self, path: str) -> None:
         """Remove a file; one that cannot be removed is logged and left."""
         try:
-            self.filesystem.rm_file(f"{self.root}/{path}")
+            with as_os_errors():
+                self.filesystem.rm_file(f"{self.root}/{path}")
         except OSError as error:
             log.warning("%s is left: %s", path, error)
 
@@ -59,24 +93,43 @@ class ArtifactStore:
         """Remove the files of a folder but some; what cannot be removed is logged and left."""
         kept = {f"{self.root}/{path}" for path in keep}
         try:
-            for path in self.filesystem.find(f"{self.root}/{folder}"):
-                if path not in kept:
-                    self.filesystem.rm_file(path)
+            with as_os_errors():
+                for path in self.filesystem.find(f"{self.root}/{folder}"):
+                    if path not in kept:
+                        self.filesystem.rm_file(path)
         except OSError as error:
             log.warning("files are left in %s: %s", folder, error)
 
     def _write(self, path: str, content: bytes) -> None:
         full = f"{self.root}/{path}"
-        self.filesystem.makedirs(full.rpartition("/")[0], exist_ok=True)
-        if not isinstance(self.filesystem, LocalFileSystem):
-            # An object store shows an object once it is complete.
-            self.filesystem.pipe_file(full, content)
-            return
-        part = f"{full}.{uuid.uuid4().hex}.part"
-        try:
-            self.filesystem.pipe_file(part, content)
-            os.replace(part, full)  # noqa: PTH105 -- fsspec speaks of paths as text
-        except OSError:
-            if self.filesystem.exists(part):
-                self.filesystem.rm_file(part)
-            raise
+        with as_os_errors():
+            if isinstance(self.filesystem, LocalFileSystem):
+                replace_file(Path(full), content)
+            else:
+                # An object store shows an object once it is complete, and knows no folders to be made.
+                self.filesystem.pipe_file(full, content)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file, so that it is on the disk and no reader ever sees a part of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def as_os_errors() -> Iterator[None]:
+    """Raise `OSError` for whatever a store's own library raises, which is no OSError while it is away."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(errno.EIO, f"the artifact store failed ({type(error).__name__})") from error

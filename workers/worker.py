@@ -1,18 +1,21 @@
 """RQ's worker as we need it: alive while it works, deaf to any function but ours, back after any fault."""
 
 import logging
+import math
 import signal
+import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
 import redis
 from redis.client import Pipeline
-from rq import Queue, SimpleWorker
+from rq import Queue, SimpleWorker, worker_registration
 from rq.exceptions import AbandonedJobError, StopRequested
 from rq.executions import Execution as RqExecution
 from rq.intermediate_queue import IntermediateQueue
 from rq.job import Job
+from rq.registry import FailedJobRegistry
 from rq.serializers import JSONSerializer
 from rq.timeouts import BaseDeathPenalty
 from rq.utils import now
@@ -23,13 +26,16 @@ from contracts.turns import ADVANCE_SCRIPT, line_keys
 from workers.beat import Beat
 from workers.hold import away
 from workers.jobs import current_supervisor, run_generation
+from workers.leases import Leases
 from workers.messages import Ending
 from workers.supervisor import Supervisor
 
 JOB_TTL = 6
-"""Seconds without a heartbeat after which another worker takes a running job over."""
+"""Seconds for which RQ keeps what it knows of a running job without a heartbeat; see `workers.leases`."""
 MAINTENANCE = 2
 """Seconds between two looks for abandoned jobs, while this worker has nothing to do."""
+MAINTENANCE_LOCK = 10
+"""Seconds after which another worker looks, where one was killed while it did."""
 WORKER_TTL = 16
 """RQ waits for a job 15 s less than this, so that a stop is noticed within a second."""
 log = logging.getLogger(__name__)
@@ -95,7 +101,8 @@ class PromptIntermediateQueue(IntermediateQueue):
     def should_be_cleaned_up(self, job_id: str) -> bool:
         """Whether a job's taker must have died."""
         seen = self.get_first_seen(job_id)
-        return seen is not None and (now() - seen).total_seconds() > JOB_TTL
+        # Where the clock was set back, now is as good a time as any: at worst two workers run the job.
+        return seen is not None and not 0 <= (now() - seen).total_seconds() <= JOB_TTL
 
 
 class GenerationQueue(Queue):
@@ -105,6 +112,10 @@ class GenerationQueue(Queue):
     def intermediate_queue(self) -> IntermediateQueue:
         """Jobs that were taken and not begun."""
         return PromptIntermediateQueue(self.key, connection=self.connection)
+
+    def acquire_maintenance_lock(self) -> bool:
+        """Whether nobody else looks for abandoned jobs now. RQ's own lock outlives its holder by 15 minutes."""
+        return bool(self.connection.set(self.registry_cleaning_key, 1, nx=True, ex=MAINTENANCE_LOCK))
 
 
 class GenerationWorker(SimpleWorker):
@@ -135,7 +146,9 @@ class GenerationWorker(SimpleWorker):
             log_job_description=False,
         )
         self.supervisor = supervisor
-        beat.also = self.beat_for_jobs
+        self.leases = Leases(self.queues[0])
+        self._cleaned = -math.inf
+        beat.also = self.beat_and_look
 
     def work_on(self) -> None:
         """Work until told to stop; whatever else ends RQ's loop, such as a Redis away, begins it anew."""
@@ -167,10 +180,27 @@ class GenerationWorker(SimpleWorker):
             self.supervisor.show(WorkerState.READY)
             current_supervisor.reset(token)
 
-    def beat_for_jobs(self) -> None:
-        """Keep the running job ours; called from the beat's thread."""
+    def beat_and_look(self) -> None:
+        """Keep the running job ours, and note who else lives; called from the beat's thread."""
         for execution in list(self.executions.values()):
             self.maintain_heartbeats(execution.job, execution)
+        self.leases.look()
+
+    @property
+    def should_run_maintenance_tasks(self) -> bool:
+        """Whether it is time to look for abandoned jobs, however the clock is set meanwhile."""
+        return time.monotonic() - self._cleaned >= MAINTENANCE
+
+    def clean_registries(self) -> None:
+        """Take up jobs whose worker vanished; as RQ does, but for whom it takes for vanished."""
+        [queue] = self.queues
+        if queue.acquire_maintenance_lock():
+            self.leases.take_over(self._exc_handlers)
+            FailedJobRegistry(queue=queue).cleanup()
+            worker_registration.clean_worker_registry(queue)
+            queue.intermediate_queue.cleanup(self, queue)
+            queue.release_maintenance_lock()
+        self._cleaned = time.monotonic()
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:  # noqa: ARG002 -- RQ's signature
         """Seconds until a silent worker's job is taken over."""

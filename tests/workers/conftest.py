@@ -1,7 +1,12 @@
 """A warm engine on a tiny FLUX.1, and a desk that submits to it as the API does and reads what came of it."""
 
+import os
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,6 +30,9 @@ from workers.execution import Runner
 from workers.hold import connect
 from workers.settings import WorkerSettings
 from workers.store import ArtifactStore
+
+ROOT = Path(__file__).parents[2]
+Start = Callable[..., "subprocess.Popen[bytes]"]
 
 
 @pytest.fixture(scope="session")
@@ -93,6 +101,42 @@ def runner(settings: Settings, engine: Engine) -> Iterator[Runner]:
 @pytest.fixture
 def desk(redis: Redis, settings: Settings, runner: Runner) -> Desk:
     return Desk(redis, settings, runner)
+
+
+@pytest.fixture
+def start(settings: Settings, tiny_model: Path, tmp_path: Path) -> Iterator[Start]:
+    """Start a worker process on a Redis; whatever still runs afterwards is killed."""
+    environment = {
+        **os.environ,
+        "ROLLOVER_DATA_DIR": str(tmp_path),
+        "ROLLOVER_MODEL_PATHS": f"shapes={tiny_model}",
+        "ROLLOVER_DEVICE": "cpu",
+        "OMP_NUM_THREADS": "1",
+    }
+    with ExitStack() as started, (tmp_path / "workers.log").open("wb") as log:
+
+        def start(redis_url: str | None = None) -> "subprocess.Popen[bytes]":
+            process = subprocess.Popen(
+                [sys.executable, "-m", "workers", "--model", "shapes"],
+                cwd=ROOT,
+                env={**environment, "ROLLOVER_REDIS_URL": redis_url or settings.redis_url or ""},
+                stdout=log,
+                stderr=log,
+            )
+            started.callback(process.wait)
+            started.callback(process.kill)
+            return process
+
+        yield start
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> float:
+    """Wait until it holds; the seconds that took."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds
+        time.sleep(0.02)
+    return time.monotonic() - began
 
 
 class Gate(Brightness):

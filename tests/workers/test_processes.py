@@ -5,8 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,52 +14,12 @@ from redis import Redis
 from contracts.events import Resumed, Started
 from contracts.jobs import Status
 from contracts.keys import WORKERS_KEY, worker_key
-from contracts.settings import Settings
 from tests.chaos.processes import engine_of
 from tests.chaos.valkey import Valkey
 from tests.conftest import running_valkey
-from tests.workers.conftest import Desk
+from tests.workers.conftest import ROOT, Desk, Start, wait_for
 from workers.execution import Runner
 from workers.worker import JOB_TTL
-
-ROOT = Path(__file__).parents[2]
-Start = Callable[..., "subprocess.Popen[bytes]"]
-
-
-@pytest.fixture
-def start(settings: Settings, tiny_model: Path, tmp_path: Path) -> Iterator[Start]:
-    """Start a worker process on a Redis; whatever still runs afterwards is killed."""
-    environment = {
-        **os.environ,
-        "ROLLOVER_DATA_DIR": str(tmp_path),
-        "ROLLOVER_MODEL_PATHS": f"shapes={tiny_model}",
-        "ROLLOVER_DEVICE": "cpu",
-        "OMP_NUM_THREADS": "1",
-    }
-    with ExitStack() as started, (tmp_path / "workers.log").open("wb") as log:
-
-        def start(redis_url: str | None = None) -> "subprocess.Popen[bytes]":
-            process = subprocess.Popen(
-                [sys.executable, "-m", "workers", "--model", "shapes"],
-                cwd=ROOT,
-                env={**environment, "ROLLOVER_REDIS_URL": redis_url or settings.redis_url or ""},
-                stdout=log,
-                stderr=log,
-            )
-            started.callback(process.wait)
-            started.callback(process.kill)
-            return process
-
-        yield start
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 120) -> float:
-    """Wait until it holds; the seconds that took."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < seconds
-        time.sleep(0.02)
-    return time.monotonic() - began
 
 
 def pid_of(desk: Desk, job: str) -> int:

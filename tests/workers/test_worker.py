@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from contracts.jobs import Status
 from contracts.keys import JOB_FUNCTION, WORKERS_KEY, job_key, queue_name, worker_key
 from tests.workers.conftest import Desk
 from workers.beat import Beat
+from workers.leases import SILENCE, Sign
 from workers.messages import Ending, Spec
 from workers.resident import Resident
 from workers.settings import WorkerSettings
@@ -143,7 +145,6 @@ def test_an_unreadable_job_ends_as_lost_when_its_tries_are_used_up(
 def test_an_abandoned_job_is_taken_over(desk: Desk, worker: GenerationWorker, raw: Redis) -> None:
     job = desk.submit()
     abandon(job, worker, raw)
-    worker.last_cleaned_at = None
     worker.work(burst=True)
     assert desk.record(job).status is Status.SUCCEEDED
     assert not Job.exists(job, connection=raw)
@@ -153,7 +154,6 @@ def test_a_job_abandoned_too_often_ends_as_lost(desk: Desk, worker: GenerationWo
     job = desk.submit()
     raw.hset(job_key(job), mapping={"status": "running", "attempts": 3, "lost": 2})
     abandon(job, worker, raw)
-    worker.last_cleaned_at = None
     worker.work(burst=True)
     record = desk.record(job)
     assert record.status is Status.FAILED
@@ -208,6 +208,29 @@ def test_a_job_whose_taker_died_before_it_began_is_found_soon(
     assert raw.llen(queue.intermediate_queue_key) == 0
 
 
+def test_a_worker_killed_while_it_looked_holds_nobody_up_for_long(
+    worker: GenerationWorker, raw: Redis
+) -> None:
+    queue = worker.queues[0]
+    assert queue.acquire_maintenance_lock()
+    assert not queue.acquire_maintenance_lock()
+    assert 0 < raw.ttl(queue.registry_cleaning_key) <= 10
+
+
+def test_a_clock_that_is_set_back_stops_no_look_for_abandoned_jobs(
+    desk: Desk, worker: GenerationWorker, raw: Redis
+) -> None:
+    job = desk.submit()
+    queue = worker.queues[0]
+    worker.last_cleaned_at = datetime.now(UTC) + timedelta(hours=1)  # by the clock as it was
+    assert worker.should_run_maintenance_tasks
+    raw.lmove(queue.key, queue.intermediate_queue_key)
+    raw.set(queue.intermediate_queue.get_first_seen_key(job), time.time() + 3600)
+    worker.clean_registries()
+    assert queue.job_ids == [job]
+    assert not worker.should_run_maintenance_tasks
+
+
 def test_what_ends_the_loop_of_rq_does_not_end_the_worker(
     worker: GenerationWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,14 +249,16 @@ def test_what_ends_the_loop_of_rq_does_not_end_the_worker(
 
 
 def abandon(job_id: str, worker: GenerationWorker, raw: Redis) -> None:
-    """Take a job as a worker does that is killed then, longer ago than `JOB_TTL`."""
+    """Take a job as a worker does that is killed then, and has been silent for long."""
     queue = worker.queues[0]
     raw.lrem(queue.key, 1, job_id)
     job = Job.fetch(job_id, connection=raw, serializer=JSONSerializer)
     job.set_status(JobStatus.STARTED)
-    raw.zadd(queue.started_job_registry.key, {f"{job_id}:gone": 1})
+    raw.zadd(queue.started_job_registry.key, {f"{job_id}:gone": time.time() + 3600})
     # What RQ has of the execution itself expires before the mention of it.
     raw.zadd(job.execution_registry.key, {"gone": time.time() + 60})
+    worker.leases.look()
+    worker.leases.seen[f"{job_id}:gone"] = Sign(None, time.monotonic() - SILENCE)
 
 
 @pytest.mark.usefixtures("beat")
