@@ -54,7 +54,13 @@ class Artifacts:
     async def remove(self, folder: str) -> None:
         """Remove everything under a folder."""
         full = f"{self.root}/{folder}"
-        await self.ask(lambda: self.filesystem.rm(full, recursive=True))
+        await self.ask(lambda: self.emptied(full))
+
+    def emptied(self, path: str) -> None:
+        """Remove a folder and see that it is gone: s3fs is silent about objects that S3 does not let go."""
+        self.filesystem.rm(path, recursive=True)
+        if left := self.filesystem.find(path):
+            raise OSError(f"{len(left)} files cannot be removed")
 
     async def names(self) -> list[str]:
         """Return the names of whatever lies in the store, folders of generations among it."""

@@ -3,7 +3,7 @@
 from typing import Any
 
 S3_SCHEMES = ("s3://", "s3a://")
-S3_CLIENT = {"connect_timeout": 3, "read_timeout": 10, "retries": {"mode": "standard", "max_attempts": 2}}
+S3_CLIENT = {"connect_timeout": 3, "read_timeout": 5, "retries": {"mode": "standard", "max_attempts": 2}}
 """Of botocore. Whoever asks the store tries again by itself, and should soon hear that it must."""
 
 

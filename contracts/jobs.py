@@ -359,7 +359,7 @@ def new_id() -> str:
 
 
 def id_at(seconds: float, bits: int = 0) -> str:
-    """Return the id made at a time (seconds since 1970) with 80 random bits; without them, the least of all."""
+    """Return the id made at a time (seconds since 1970) with 80 random bits; without them, the least one."""
     number = (int(seconds * 1000) << 80) | bits
     return "gen_" + "".join(CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
 

@@ -72,7 +72,7 @@ class Settings(BaseSettings):
         default=30.0,
         ge=0,
         allow_inf_nan=False,
-        description="days that an ended generation is kept with all that belongs to it; 0: until it is deleted",
+        description="days that an ended generation and all of it are kept; 0: until it is deleted",
     )
 
     @field_validator("models", mode="before")

@@ -10,7 +10,7 @@ COPY pyproject.toml requirements.lock README.md LICENSE ./
 COPY contracts contracts
 COPY rollover rollover
 COPY app app
-RUN pip install -c requirements.lock '.[api]'
+RUN pip install -c requirements.lock '.[api,s3]'
 
 # The same user id as in the worker's image: they share the artifact volume.
 RUN useradd --uid 10001 --create-home rollover && install -d -o rollover -g rollover /var/lib/rollover

@@ -21,7 +21,7 @@ COPY models models
 COPY rollover rollover
 COPY sampling sampling
 COPY workers workers
-RUN pip install -c requirements.lock '.[worker]'
+RUN pip install -c requirements.lock '.[worker,s3]'
 
 # The same user id as in the API's image: they share the artifact volume.
 RUN useradd --uid 10001 --create-home rollover && install -d -o rollover -g rollover /var/lib/rollover

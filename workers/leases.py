@@ -19,7 +19,7 @@ from rq.registry import StartedJobRegistry
 SILENCE = 4.5
 """Seconds without a sign of life after which a worker has lost its job: three beats."""
 GAP = 3.0
-"""Seconds between two looks after which the watch begins anew: Redis was away, from those who live as well."""
+"""Seconds between two looks after which the watch begins anew: Redis was away from the living, too."""
 EXPIRED = 0.0
 """The score of an execution that may be taken over; a worker that lives after all puts its own back."""
 

@@ -18,7 +18,7 @@ from contracts.artifacts import options
 from workers.failures import StorageFailedError
 
 PAUSES = (0.2, 1.0, 3.0, 10.0, 20.0, 30.0)
-"""Seconds between attempts to write what must be written; a store that refuses after the last fails the job."""
+"""Seconds between attempts to write what must be; a store that refuses after the last fails the job."""
 REST = 5.0
 """Seconds for which a store that has just refused is not asked for what can be done without."""
 log = logging.getLogger(__name__)

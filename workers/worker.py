@@ -114,7 +114,7 @@ class GenerationQueue(Queue):
         return PromptIntermediateQueue(self.key, connection=self.connection)
 
     def acquire_maintenance_lock(self) -> bool:
-        """Whether nobody else looks for abandoned jobs now. RQ's own lock outlives its holder by 15 minutes."""
+        """Whether nobody else looks for abandoned jobs. RQ's lock outlives its holder by 15 minutes."""
         return bool(self.connection.set(self.registry_cleaning_key, 1, nx=True, ex=MAINTENANCE_LOCK))
 
 

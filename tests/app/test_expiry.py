@@ -107,9 +107,7 @@ def test_what_has_expired_is_gone_with_all_that_belongs_to_it(
     assert client.get("/v1/generations").json()["data"] == []
     assert not (old.artifacts / old.id).exists()
     assert not [key for key in redis.scan_iter("*") if old.id in key]
-    again = client.post(
-        "/v1/generations", json={"prompt": "another"}, headers={"Idempotency-Key": "once"}
-    )
+    again = client.post("/v1/generations", json={"prompt": "another"}, headers={"Idempotency-Key": "once"})
     assert again.status_code == 202
     assert "idempotency-replayed" not in again.headers
 

@@ -80,9 +80,7 @@ def test_what_a_search_can_do_without_is_not_asked_for_again_at_once(
     assert desk.runner.store.offer("b", b"content")
 
 
-def test_a_trace_that_cannot_be_stored_is_in_the_stream(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trace_that_cannot_be_stored_is_in_the_stream(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     store = desk.runner.store
     write = store._write  # noqa: SLF001
 

@@ -1,9 +1,6 @@
 """Real worker processes: one killed, one told to stop, one that cannot start."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,10 +11,11 @@ from redis import Redis
 from contracts.events import Resumed, Started
 from contracts.jobs import Status
 from contracts.keys import WORKERS_KEY, worker_key
+from contracts.settings import Settings
 from tests.chaos.processes import engine_of
 from tests.chaos.valkey import Valkey
 from tests.conftest import running_valkey
-from tests.workers.conftest import ROOT, Desk, Start, wait_for
+from tests.workers.conftest import Desk, Start, wait_for
 from workers.execution import Runner
 from workers.worker import JOB_TTL
 
