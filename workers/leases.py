@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from rq import Queue
 from rq.executions import Execution
@@ -76,7 +76,8 @@ class Leases:
 
     def _signs(self) -> dict[str, bytes | None]:
         """What each execution says now."""
-        names = [name.decode() for name in self.queue.connection.zrange(self.registry.key, 0, -1)]
+        members = cast("list[bytes]", self.queue.connection.zrange(self.registry.key, 0, -1))
+        names = [member.decode() for member in members]
         with self.queue.connection.pipeline(transaction=False) as pipeline:
             for name in names:
                 pipeline.hget(Execution.from_composite_key(name, self.queue.connection).key, "last_heartbeat")

@@ -152,7 +152,7 @@ def test_a_sweep_that_was_cut_off_is_finished_by_the_next(
 ) -> None:
     hand = aged(ended(submitted(client, redis, settings), now()), 2 * KEEP)
     (hand.artifacts / hand.id / "images" / "0.png").unlink()  # the first thing that went
-    redis.hset(job_key(hand.id), mapping=hash_fields(completed_at=now() - KEEP))
+    hand.redis.hset(job_key(hand.id), mapping=hash_fields(completed_at=now() - KEEP))
     swept(client, hand)
     assert not (hand.artifacts / hand.id).exists()
 

@@ -42,17 +42,24 @@ def test_a_worker_of_another_model_does_not_count(client: httpx.Client, redis: R
     assert client.get("/readyz").status_code == 503
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "min-replicas-to-write",  # NOREPLICAS, as a replicated store answers cut off
+        "maxmemory",  # OOM
+    ],
+)
 def test_a_redis_that_takes_no_writes_is_a_503_until_it_does_again(
-    client: httpx.Client, redis: Redis
+    client: httpx.Client, redis: Redis, setting: str
 ) -> None:
-    redis.config_set("min-replicas-to-write", 1)  # NOREPLICAS, as a replicated store answers cut off
+    redis.config_set(setting, 1)
     try:
         answer = client.post("/v1/generations", json={"prompt": "x"})
         assert (answer.status_code, answer.json()["code"]) == (503, "redis_unavailable")
         assert answer.headers["retry-after"]
         assert client.get("/v1/generations").json()["data"] == []
     finally:
-        redis.config_set("min-replicas-to-write", 0)
+        redis.config_set(setting, 0)
     assert client.post("/v1/generations", json={"prompt": "x"}).status_code == 202
 
 
