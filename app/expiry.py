@@ -21,6 +21,8 @@ INTERVAL = 60.0
 ORPHANS_INTERVAL = 3600.0
 """Likewise for folders without a generation, for which the whole store is listed."""
 CHUNK = 200
+TOLERATED = 20
+"""Generations that the store may keep hold of in a sweep; more, and it counts as away."""
 
 
 async def sweep_forever(services: Services) -> None:
@@ -45,11 +47,24 @@ async def sweep(services: Services, keep: timedelta) -> None:
     present = min(time.time(), await services.store.seconds())
     ceiling = id_at(max(present - keep.total_seconds(), 0.0))
     if await services.store.claim_sweep("expired", INTERVAL):
-        async for record in expired(services, ceiling, datetime.fromtimestamp(present, UTC) - keep):
-            await forget(services, record)
-            logger.info("%s has expired", record.id)
+        await sweep_expired(services, ceiling, datetime.fromtimestamp(present, UTC) - keep)
     if await services.store.claim_sweep("orphans", ORPHANS_INTERVAL):
         await sweep_orphans(services, ceiling)
+
+
+async def sweep_expired(services: Services, ceiling: str, latest: datetime) -> None:
+    """Remove the jobs that ended at `latest` or before; one that cannot be removed holds up no other."""
+    refusals = 0
+    async for record in expired(services, ceiling, latest):
+        try:
+            await forget(services, record)
+        except ProblemError as error:
+            logger.warning("%s has expired, and is left for now: %s", record.id, error)
+            refusals += 1
+            if refusals == TOLERATED:
+                raise
+        else:
+            logger.info("%s has expired", record.id)
 
 
 async def expired(services: Services, ceiling: str, latest: datetime) -> AsyncIterator[Record]:

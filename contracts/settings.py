@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     keep_days: float = Field(
         default=30.0,
         ge=0,
-        allow_inf_nan=False,
+        le=36_500,
         description="days that an ended generation and all of it are kept; 0: until it is deleted",
     )
 

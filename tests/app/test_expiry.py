@@ -12,6 +12,7 @@ import pytest
 from redis import Redis
 
 from app import expiry
+from app.artifacts import Artifacts
 from contracts.jobs import Status, hash_fields, id_at, now
 from contracts.keys import (
     JOBS_KEY,
@@ -155,6 +156,24 @@ def test_a_sweep_that_was_cut_off_is_finished_by_the_next(
     hand.redis.hset(job_key(hand.id), mapping=hash_fields(completed_at=now() - KEEP))
     swept(client, hand)
     assert not (hand.artifacts / hand.id).exists()
+
+
+def test_a_job_that_cannot_be_removed_holds_up_no_other(
+    client: httpx.Client, redis: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emptied = Artifacts.emptied
+
+    def refusing(store: Artifacts, path: str) -> None:
+        if path.rpartition("/")[2] < limit:
+            raise PermissionError(path)
+        emptied(store, path)
+
+    limit = id_at((now() - 3.5 * KEEP).timestamp())
+    monkeypatch.setattr(Artifacts, "emptied", refusing)
+    long_ago = now() - 2 * KEEP
+    stuck = aged(ended(submitted(client, redis, settings), long_ago), 4 * KEEP)
+    swept(client, aged(ended(submitted(client, redis, settings), long_ago), 3 * KEEP))
+    assert client.get(f"/v1/generations/{stuck.id}").status_code == 200
 
 
 def test_a_key_that_names_a_later_job_outlives_the_earlier_one(
