@@ -15,6 +15,8 @@ def main(url: str) -> None:
     """Take one job after the other, as `GenerationWorker` does, and end it at once."""
     keys = keys_of("shapes")
     taken = f"{keys[0]}:intermediate"
+    sys.stdout.write("begins\n")
+    sys.stdout.flush()
     with Redis.from_url(url, decode_responses=True) as redis:
         client: Any = redis
         while True:

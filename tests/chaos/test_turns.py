@@ -23,7 +23,7 @@ from tests.chaos.taker import ENDED
 from tests.chaos.valkey import Valkey
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 6.0
+TURNS = 8
 
 
 @contextmanager
@@ -58,9 +58,22 @@ def submitting(settings: Settings) -> Iterator[list[str]]:
 
 
 def taker(url: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.chaos.taker", url], cwd=ROOT, stderr=subprocess.DEVNULL
+    """Start a taker; it has imported what it needs when it is returned."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.chaos.taker", url],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     )
+    assert process.stdout
+    assert process.stdout.readline() == b"begins\n"
+    return process
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kill -9."""
+    process.kill()
+    process.communicate()
 
 
 def places(redis: Any) -> list[str]:  # noqa: ANN401 (its types cover the async client too)
@@ -73,18 +86,14 @@ def places(redis: Any) -> list[str]:  # noqa: ANN401 (its types cover the async 
 
 def disturb(valkey: Valkey, takers: list[subprocess.Popen[bytes]], chosen: random.Random) -> None:
     """Kill takers, and now and then the store, and start them again."""
-    end = time.monotonic() + SECONDS
-    for turn in itertools.count(1):
+    for turn in range(1, TURNS + 1):
         time.sleep(chosen.uniform(0.4, 0.9))
-        if time.monotonic() > end:
-            return
         if turn % 3 == 0:
             valkey.kill()
             valkey.start()
         for index, each in enumerate(takers):
             if each.poll() is not None or chosen.random() < 0.5:
-                each.kill()
-                each.wait()
+                end(each)
                 takers[index] = taker(valkey.url)
 
 
@@ -96,8 +105,7 @@ def test_no_acknowledged_job_leaves_the_line_but_to_a_taker(short_dir: Path) -> 
                 disturb(valkey, takers, random.Random(0))  # noqa: S311 -- to be repeated, not to be secret
             finally:
                 for each in takers:
-                    each.kill()
-                    each.wait()
+                    end(each)
         found = places(redis)
         assert len(found) == len(set(found))
         assert set(acknowledged) <= set(found)
