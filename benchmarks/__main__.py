@@ -1,10 +1,12 @@
 """`python -m benchmarks`: every benchmark, in turn."""
 
-from benchmarks import load, loops, overhead, quality, search
+from benchmarks import guidance, load, loops, overhead, quality, search, sizing
 
 if __name__ == "__main__":
     quality.main([])
     overhead.main([])
     loops.main([])
     load.main([])
+    sizing.main([])
     search.main([])
+    guidance.main([])
