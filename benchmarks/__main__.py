@@ -7,6 +7,6 @@ if __name__ == "__main__":
     overhead.main([])
     loops.main([])
     load.main([])
-    sizing.main([])
+    sizing.main()
     search.main([])
     guidance.main([])

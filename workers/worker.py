@@ -227,6 +227,8 @@ class GenerationWorker(SimpleWorker):
         except redis.RedisError as error:
             if not away(error):
                 raise
+            if self.supervisor.stopping.is_set():
+                raise StopRequested from None
             log.warning("Redis is away: %s", error)
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:

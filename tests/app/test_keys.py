@@ -86,6 +86,7 @@ ROUTES = [
     ("GET", "/v1/models"),
     ("GET", "/v1/rewards"),
     ("GET", "/v1/strategies"),
+    ("GET", "/v1/webhooks/secret"),
 ]
 
 

@@ -59,6 +59,7 @@ def test_a_prompt_alone_is_enough_and_every_default_is_stored(client: httpx.Clie
             "diffusion": "square",
             "diffusion_scale": 3.0,
             "eta": 1.0,
+            "reward_guidance": 0.0,
         },
         "num_images": 1,
         "width": 64,

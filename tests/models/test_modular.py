@@ -19,6 +19,7 @@ from models.registry import MODELS, load_entry
 PROMPT = "two red circle"
 STEPS = 4
 SHAPES = MODELS["shapes"]
+UNSEEN = 0.01 / 255  # a hundredth of an 8-bit step
 SIZES = {"tiny": (48, 32), "shapes": (64, 64)}
 
 # The bundled model is tested too wherever it is there; its own tests demand it.
@@ -109,8 +110,8 @@ def test_an_euler_loop_is_the_modular_pipeline(
     x = noise(batch, session)
     theirs = backend.pipeline(**arguments(repository, x, "pt"), output="images")
     ours = session.decode(euler(session, x, backend.pipeline.scheduler.sigmas))
-    # The modular loop embeds one time for the whole batch, we one for each row.
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=0 if batch == 1 else 1e-5)
+    # The modular loop embeds one time for the whole batch, we one for each row: rounding, grown by four steps.
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0 if batch == 1 else UNSEEN)
 
 
 @repositories

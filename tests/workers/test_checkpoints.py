@@ -17,6 +17,7 @@ from tests.workers.conftest import Deadly, Desk, Faulty, KilledError
 from workers.checkpoints import EVERY_NFE, Checkpoints, Standing
 from workers.failures import StorageFailedError
 from workers.messages import Order
+from workers.store import replace_file
 
 OTHER_EACH_TIME = {"seq", "at", "preview_url"}
 SEARCHES: list[dict[str, Any]] = [
@@ -259,16 +260,14 @@ def test_memory_that_does_not_do_for_one_fails_the_job(desk: Desk) -> None:
 
 
 def test_a_store_that_stumbles_is_tried_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = desk.runner.store
     faults = [OSError(5, "Input/output error")] * 3
-    put = store.filesystem.pipe_file
 
-    def stumbling(path: str, content: bytes) -> None:
+    def stumbling(path: Path, content: bytes) -> None:
         if faults:
             raise faults.pop()
-        put(path, content)
+        replace_file(path, content)
 
-    monkeypatch.setattr(store.filesystem, "pipe_file", stumbling)
+    monkeypatch.setattr("workers.store.replace_file", stumbling)
     monkeypatch.setattr("workers.store.PAUSES", (0.0, 0.0, 0.0))
     assert desk.run().status is Status.SUCCEEDED
     assert faults == []
@@ -278,11 +277,10 @@ def test_a_file_is_written_whole_or_not_at_all(desk: Desk, monkeypatch: pytest.M
     store = desk.runner.store
     store.put("job/a", b"old")
 
-    def half(path: str, content: bytes) -> None:
-        Path(path).write_bytes(content[: len(content) // 2])
+    def full(_file: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store.filesystem, "pipe_file", half)
+    monkeypatch.setattr("workers.store.os.fsync", full)
     monkeypatch.setattr("workers.store.PAUSES", (0.0,))
     with pytest.raises(StorageFailedError, match="job/a"):
         store.put("job/a", b"new and longer")
