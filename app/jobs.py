@@ -237,4 +237,4 @@ async def forget(services: Services, record: Record) -> None:
 
 def wrong_state(status: str, detail: str) -> ProblemError:
     """Build the error for what a job's status does not allow."""
-    return ProblemError("wrong_state", f"{detail} It is {status}.", generation_status=status)
+    return ProblemError("wrong_state", f"{detail} Its status is `{status}`.", generation_status=status)

@@ -103,7 +103,10 @@ def check_host(host: str, allowed: tuple[Network, ...]) -> None:
         check_name(host, allowed)
         return
     if not reachable(address, allowed):
-        raise ValueError("Must not lead to a private, loopback, link-local or otherwise inner address.")
+        raise ValueError(
+            "Must not lead to a private, loopback, link-local or otherwise inner address, "
+            "unless the server's ROLLOVER_WEBHOOK_NETWORKS lists it."
+        )
 
 
 def check_name(host: str, allowed: tuple[Network, ...]) -> None:

@@ -20,7 +20,15 @@ from rollover.client import Client, default_url
 from rollover.display import OutputError, document_lines, follow, prepare, quote_lines, save, summary
 from rollover.documents import Generation
 from rollover.errors import RolloverError
-from rollover.serve import Stack, StackSettings, environment_of, module, serve, stopping_on_signals
+from rollover.serve import (
+    Stack,
+    StackError,
+    StackSettings,
+    environment_of,
+    module,
+    serve,
+    stopping_on_signals,
+)
 
 app = typer.Typer(
     name="rollover",
@@ -222,10 +230,22 @@ def _keys(data_dir: Path | None, *arguments: str) -> None:
     with _errors_as_exit():
         settings = StackSettings.from_environment(os.environ)
         settings = replace(settings, data_dir=data_dir or settings.data_dir)
+        _say_whose_keys(settings, arguments[0])
         with Stack(settings, lambda _: None).store() as redis_url:
             environment = environment_of(settings, redis_url, settings.port)
             code = subprocess.run(module("app.keys", *arguments), env=environment, check=False).returncode
     raise typer.Exit(code)
+
+
+def _say_whose_keys(settings: StackSettings, command: str) -> None:
+    """Name the embedded store; only the first key of a server may make a new one."""
+    if settings.redis_url:
+        return
+    folder = settings.data_dir.resolve()
+    if command != "create" and not (folder / "valkey").exists():
+        message = f"No server has its data in {folder}: name it with --data-dir, or set ROLLOVER_REDIS_URL."
+        raise StackError(message)
+    typer.echo(f"keys of the server with its data in {folder}", err=True)
 
 
 @contextlib.contextmanager
@@ -248,7 +268,7 @@ def _finish(client: Client, job: Generation, out: Path) -> None:
         typer.echo(summary(job, *save(client, job, out)))
     if job.status != "succeeded":
         reason = f": {job.error.detail} ({job.error.code})" if job.error else ""
-        typer.echo(f"The job {job.status}{reason}", err=True)
+        typer.echo(f"The generation is {job.status}{reason}", err=True)
         raise typer.Exit(1)
 
 

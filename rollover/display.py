@@ -189,7 +189,7 @@ def quote_lines(quote: dict[str, Any]) -> str:
         lines.append(("best-of-n", f"{baseline['runs']} runs of {baseline['steps']} steps on top"))
     lines += [
         ("expected", _estimate(quote["expected_seconds"])),
-        ("ahead of it", f"{queue['position']} waiting, {queue['workers']} workers"),
+        ("ahead of it", f"{queue['position']} waiting, workers: {queue['workers']}"),
         ("queue wait", _estimate(queue["wait_seconds"])),
     ]
     return "\n".join(f"{name:<14} {value}" for name, value in lines)

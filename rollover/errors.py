@@ -66,11 +66,19 @@ class ApiError(RolloverError):
 
     def _text(self) -> str:
         head = f"{self.detail or self.title} ({self.code}, HTTP {self.status})"
-        return "\n".join([head, *(f"  {error.pointer or '/'}: {error.detail}" for error in self.errors)])
+        return "\n".join([head, *(_line(error) for error in self.errors), *self.hints()])
+
+    def hints(self) -> Sequence[str]:
+        """What the reader can do in Python or a shell, where the server's words are for HTTP."""
+        return ()
 
 
 class AuthError(ApiError):
     """The server wants an API key (``ROLLOVER_API_KEY``), or does not allow this to the one it got."""
+
+    def hints(self) -> Sequence[str]:
+        """Where the key goes."""
+        return ("Set ROLLOVER_API_KEY, or pass `api_key` to the client.",) if self.status == 401 else ()
 
 
 class NotFoundError(ApiError):
@@ -120,6 +128,13 @@ def seconds_to_wait(response: httpx.Response) -> float | None:
     """``Retry-After`` in seconds; None where it is absent or a date."""
     value = response.headers.get("retry-after", "")
     return float(value) if value.isdecimal() else None
+
+
+def _line(error: InvalidField) -> str:
+    """A refused field, with what is allowed unless the sentence names it already."""
+    allowed = [str(value) for value in error.allowed or ()]
+    told = all(value in error.detail for value in allowed)
+    return f"  {error.pointer or '/'}: {error.detail}" + ("" if told else f" Allowed: {', '.join(allowed)}.")
 
 
 def _problem(response: httpx.Response) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from app.callers import REFUSALS, CallerDep
 from app.conditional import IMMUTABLE, conditional
 from app.problems import ProblemError, documented
 from app.services import ServicesDep
+from contracts.jobs import Record
 from contracts.keys import baseline_path, image_path, preview_path
 from contracts.requests import MAX_IMAGES
 
@@ -94,7 +95,7 @@ async def image(
     """Return a final image, from 0, best first."""
     record = await jobs.existing(services, caller, generation)
     if record.result is None or index >= len(record.result.images):
-        raise ProblemError("artifact_not_found", f"The generation has no image {index} (yet).")
+        raise ProblemError("artifact_not_found", f"The generation has no image {index}{until(record)}.")
     extension = record.request.output_format
     return await artifact(request, services, image_path(generation, index, extension), f"image/{extension}")
 
@@ -104,7 +105,7 @@ async def baseline(request: Request, services: ServicesDep, caller: CallerDep, g
     """Return the image that best-of-n found at the same NFE, where a baseline was asked for."""
     record = await jobs.existing(services, caller, generation)
     if record.result is None or record.result.baseline is None:
-        raise ProblemError("artifact_not_found", "The generation has no baseline (yet).")
+        raise ProblemError("artifact_not_found", f"The generation has no baseline{until(record)}.")
     extension = record.request.output_format
     return await artifact(request, services, baseline_path(generation, extension), f"image/{extension}")
 
@@ -130,13 +131,18 @@ async def preview(
     """Return the picture of a `level` event; a preview the event has not announced is not there."""
     record = await jobs.existing(services, caller, generation)
     if seq > record.events:
-        raise ProblemError("artifact_not_found", f"The generation has no preview {seq} (yet).")
+        raise ProblemError("artifact_not_found", f"The generation has no preview {seq}{until(record)}.")
     return await artifact(request, services, preview_path(generation, seq), "image/png")
+
+
+def until(record: Record) -> str:
+    """Return how long a generation lacks what it lacks."""
+    return "" if record.status.final else " yet"
 
 
 async def artifact(request: Request, services: ServicesDep, path: str, media_type: str) -> Response:
     """Answer with a file of the artifact store, which never changes."""
     content = await services.artifacts.read(path)
     if content is None:
-        raise ProblemError("artifact_not_found", "The artifact store does not have this file.")
+        raise ProblemError("artifact_not_found", "The generation has no such picture.")
     return conditional(request, content, media_type, {"Cache-Control": IMMUTABLE})

@@ -110,7 +110,7 @@ def test_an_euler_loop_is_the_modular_pipeline(
     x = noise(batch, session)
     theirs = backend.pipeline(**arguments(repository, x, "pt"), output="images")
     ours = session.decode(euler(session, x, backend.pipeline.scheduler.sigmas))
-    # The modular loop embeds one time for the whole batch, we one for each row: rounding, grown by four steps.
+    # The modular loop embeds one time for the whole batch, we one for each row: rounding.
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0 if batch == 1 else UNSEEN)
 
 

@@ -148,3 +148,13 @@ def test_a_limit_is_an_error_that_says_when_to_try_again(keys: Keys, server: str
             client.submit("a red circle", nfe=100)
     assert refusal.value.code == "nfe_exhausted"
     assert refusal.value.retry_after
+
+
+@pytest.mark.parametrize("command", [["list"], ["revoke", "key_1"]])
+def test_looking_for_keys_in_the_wrong_folder_makes_no_store_there(
+    tmp_path: Path, command: list[str]
+) -> None:
+    output = run(*command, code=1, ROLLOVER_DATA_DIR=str(tmp_path))
+    assert str(tmp_path) in output
+    assert "--data-dir" in output
+    assert list(tmp_path.iterdir()) == []
