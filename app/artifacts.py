@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
 
 from app.problems import ProblemError
 from contracts.artifacts import options
@@ -38,18 +39,15 @@ class Artifacts:
 
     async def copy(self, source: str, target: str) -> bool:
         """Copy a file; return whether there was one."""
-        try:
-            await asyncio.to_thread(self._copy, f"{self.root}/{source}", f"{self.root}/{target}")
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise ProblemError("storage_unavailable", "The artifact store cannot be changed.") from error
-        return True
+        return bool(await self.ask(lambda: self.copied(f"{self.root}/{source}", f"{self.root}/{target}")))
 
-    def _copy(self, source: str, target: str) -> None:
+    def copied(self, source: str, target: str) -> bool:
+        """Copy a file that is there. Raises FileNotFoundError where it is not."""
         self.filesystem.info(source)
-        self.filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)
+        if isinstance(self.filesystem, LocalFileSystem):  # S3 has no folders, and might make a bucket
+            self.filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)
         self.filesystem.cp_file(source, target)
+        return True
 
     async def remove(self, folder: str) -> None:
         """Remove everything under a folder."""

@@ -1,6 +1,7 @@
 """Every request's caller, found before the route runs, and the headers that tell it its limits."""
 
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -27,13 +28,21 @@ async def caller_of(
         ProblemError: 401, 403, or 429 for one request too many.
     """
     secret = bearer.credentials if bearer else None
-    caller = await services.access.caller(secret, request.url.hostname)
+    caller = await services.access.caller(secret, hostname(request.headers.get("host", "")))
     request.state.key = caller.owner
     if caller.requests:
         if caller.requests.left < 0:
             raise exhausted("rate_limited", caller.requests, "requests a minute")
         tell(request, caller.requests)
     return caller
+
+
+def hostname(host: str) -> str | None:
+    """Return the host that a `Host` header names, without its port; None for one that names none."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
 
 
 CallerDep = Annotated[Caller, Depends(caller_of)]

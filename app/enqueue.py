@@ -107,7 +107,7 @@ class Enqueuer:
             (limits and limits.nfe_per_day) or "",
             (limits and limits.concurrent) or "",
             member(record),
-            cost(record.request.budget.nfe, record.request.priority),
+            cost(reserved_nfe(record.request), record.request.priority),
         ]
 
     def writes(self, record: Record) -> Pipeline:

@@ -1,6 +1,7 @@
 """What can be done with generations, apart from HTTP."""
 
 import asyncio
+import logging
 import re
 from collections import Counter
 
@@ -27,6 +28,8 @@ from contracts.keys import checkpoint_path
 from contracts.quotes import Quote, quote
 from contracts.requests import ResolvedRequest
 from contracts.resolution import accept
+
+logger = logging.getLogger("rollover.jobs")
 
 SCAN_CHUNK = 101
 SCAN_LIMIT = 1000
@@ -58,23 +61,38 @@ async def extend(
         InvalidRequestError: the budget cannot be used.
         ProblemError: there is no such job, or it cannot be extended; and as for any submission.
     """
+    body = fingerprint({"extend": generation, "body": payload})
+    if key and (earlier := await services.store.earlier(key, caller.owner, body)):
+        return await get(services, caller, earlier), Submitted(earlier, repeated=True)
     parent = await existing(services, caller, generation)
     if parent.status is not Status.SUCCEEDED:
         raise wrong_state(parent.status, "Only a generation that succeeded can be extended.")
     resolved = extension(services, caller, parent, payload)
     record = Record.new(resolved, key, caller.owner).extending(parent)
-    if not await services.artifacts.copy(state_path(parent), state_path(record)):
-        raise ProblemError("not_extendable", "The state of its search is not kept any more.")
     try:
-        body = fingerprint({"extend": parent.id, "body": payload})
+        await inherit(services, parent, record)
         stored = await asyncio.to_thread(services.enqueuer.submit, record, body, caller)
     except ProblemError:
         # Not where Redis failed: it may have taken the job all the same.
-        await services.artifacts.remove(record.id)
+        await discard(services, record)
         raise
     if stored.repeated:
-        await services.artifacts.remove(record.id)
+        await discard(services, record)
     return await get(services, caller, stored.id), stored
+
+
+async def inherit(services: Services, parent: Record, record: Record) -> None:
+    """Give a job that is to go on from another a state of its own to go on from."""
+    if not await services.artifacts.copy(state_path(parent), state_path(record)):
+        raise ProblemError("not_extendable", "The state of its search is not kept any more.")
+
+
+async def discard(services: Services, record: Record) -> None:
+    """Remove what was stored for a job that did not come to be; a store that refuses changes no answer."""
+    try:
+        await services.artifacts.remove(record.id)
+    except ProblemError as error:
+        logger.warning("files of %s are left, which is no job: %s", record.id, error)
 
 
 def extension(services: Services, caller: Caller, parent: Record, payload: object) -> ResolvedRequest:

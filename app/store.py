@@ -1,15 +1,19 @@
 """Jobs, events and workers as Redis holds them."""
 
+import json
+import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from rq import Queue
 from rq.job import Job
 
+from contracts.baseline import reserved_nfe
 from contracts.beats import WorkerBeat
 from contracts.events import EVENT_FIELD, FINAL_EVENTS, Event
 from contracts.jobs import Record, Status
@@ -30,6 +34,7 @@ from contracts.requests import ResolvedRequest
 from contracts.transitions import DELETE_SCRIPT, WRITE_SCRIPT, write_args, write_keys
 from contracts.turns import AHEAD_SCRIPT, LEAVE_SCRIPT, cost, line_keys, member, member_of
 
+logger = logging.getLogger("rollover.store")
 MAX_CONNECTIONS = 10_000
 BLOCK_MS = 10_000
 READ_COUNT = 500
@@ -78,10 +83,30 @@ class Store:
 
     async def records(self, generations: Sequence[str]) -> list[Record]:
         """Return those of the jobs that exist, in the order given."""
+        return [Record.from_hash(fields) for fields in await self.hashes(generations)]
+
+    async def readable(self, generations: Sequence[str]) -> list[Record]:
+        """Return those of the jobs that can be read; of the others the log tells."""
+        found: list[Record] = []
+        for fields in await self.hashes(generations):
+            try:
+                found.append(Record.from_hash(fields))
+            except ValidationError:
+                logger.exception("the record of %s cannot be read", fields.get("id"))
+        return found
+
+    async def hashes(self, generations: Sequence[str]) -> list[dict[str, str]]:
+        """Return the records of those of the jobs that exist, as they are stored."""
         pipeline = self.redis.pipeline(transaction=False)
         for generation in generations:
             pipeline.hgetall(job_key(generation))
-        return [Record.from_hash(fields) for fields in await pipeline.execute() if fields]
+        return [fields for fields in await pipeline.execute() if fields]
+
+    async def earlier(self, key: str, owner: str | None, body: str) -> str | None:
+        """Return the job that an idempotency key has made with the same body, where there is one."""
+        text = await self.redis.get(idempotency_key(key, owner))
+        found = json.loads(text) if text else {}
+        return found["id"] if found.get("body") == body else None
 
     async def statuses(self, generations: Sequence[str]) -> list[str | None]:
         """Return the status of each job, None where there is none."""
@@ -123,7 +148,7 @@ class Store:
     async def ahead(self, owner: str | None, request: ResolvedRequest) -> int:
         """Return how many generations would wait ahead of a submission."""
         keys = keys_of(request.model)
-        args = [member_of("", owner, request.priority), cost(request.budget.nfe, request.priority)]
+        args = [member_of("", owner, request.priority), cost(reserved_nfe(request), request.priority)]
         return await self.redis.eval(AHEAD_SCRIPT, len(keys), *keys, *args)
 
     async def pace(self, model: str) -> Pace:

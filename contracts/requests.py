@@ -78,7 +78,9 @@ class GenerationRequest(Strict):
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED, description="default: drawn at submission")
     output_format: OutputFormat = "png"
     previews: Previews = "levels"
-    priority: Priority = Field(default="normal", description="whose turn comes sooner, see docs/api.md")
+    priority: Priority | None = Field(
+        default=None, description="whose turn comes sooner; default: normal, or low where the key has no more"
+    )
     baseline: bool = Field(default=False, description="also run best-of-n at the NFE that the search spent")
     webhook: Webhook | None = Field(default=None, description="whom to tell when the job has ended")
     metadata: dict[MetadataKey, MetadataValue] = Field(default_factory=dict, max_length=16)

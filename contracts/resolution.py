@@ -62,7 +62,7 @@ def resolve(
     if name not in models:
         raise InvalidRequestError([unknown("/model", "model", name, models)])
     model = MODELS[name]
-    resolved = filled(request, model)
+    resolved = filled(request, model, caps or Caps())
     problems = [
         *prompt_problems(resolved.prompt, caps or Caps()),
         *reward_problems(resolved),
@@ -82,7 +82,7 @@ def resolve(
     return resolved
 
 
-def filled(request: GenerationRequest, model: ModelFacts) -> ResolvedRequest:
+def filled(request: GenerationRequest, model: ModelFacts, caps: Caps) -> ResolvedRequest:
     """Fill in defaults, unchecked."""
     sampler = filled_sampler(request.sampler, model)
     terms = request.reward or (RewardTerm(name=model.reward),)
@@ -101,7 +101,7 @@ def filled(request: GenerationRequest, model: ModelFacts) -> ResolvedRequest:
         seed=secrets.randbelow(2**32) if request.seed is None else request.seed,
         output_format=request.output_format,
         previews=request.previews,
-        priority=request.priority,
+        priority=request.priority or min(("normal", caps.priority), key=PRIORITIES.index),
         baseline=request.baseline,
         webhook=request.webhook,
         metadata=request.metadata,

@@ -344,8 +344,8 @@ class Execution:
             assert best is not None  # noqa: S101 -- only a cancel ends a search before its first score
             status, event = Status.SUCCEEDED, Completed(nfe_spent=spent, best_reward=best)
             # A search that ended well can be given more to spend.
-            ended = replace(found.standing, ended=None, baseline=None)
-            checkpoint = self._checkpoints.write(ended) or self._checkpoints.latest
+            # Of no other state can it be said that the search has spent what the job says.
+            checkpoint = self._checkpoints.write(replace(found.standing, ended=None, baseline=None))
         self._end(
             event,
             status,

@@ -205,3 +205,15 @@ def test_with_keep_days_0_nothing_expires(redis: Redis, settings: Settings) -> N
         time.sleep(0.3)
         document = client.get(f"/v1/generations/{hand.id}").json()
         assert (document["status"], document["expires_at"]) == ("succeeded", None)
+
+
+def test_a_record_that_cannot_be_read_holds_up_no_other(
+    client: httpx.Client, redis: Redis, settings: Settings
+) -> None:
+    broken, fine = (
+        aged(ended(submitted(client, redis, settings), now() - KEEP - timedelta(minutes=5)), 2 * KEEP)
+        for _ in range(2)
+    )
+    redis.hset(job_key(broken.id), "progress", "broken")
+    swept(client, fine)
+    assert redis.exists(job_key(broken.id))

@@ -6,11 +6,12 @@ from typing import Any
 
 import httpx
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from redis import Redis
 
 from app.keyring import Keyring, Limits, new_key
 from contracts.jobs import Checkpoint, Status, hash_fields
-from contracts.keys import checkpoint_path, job_key
+from contracts.keys import OUTBOX_KEY, checkpoint_path, job_key
 from tests.app.hand import Hand
 from tests.app.test_bad_input import UNKNOWN_ID, refused
 
@@ -197,3 +198,39 @@ def test_a_model_that_is_served_no_more(submit: Submit, client: httpx.Client, re
     stored: Any = redis.hget(job_key(hand.id), "request")
     redis.hset(job_key(hand.id), "request", stored.replace('"model":"shapes"', '"model":"gone"'))
     assert "'gone'" in refused(extend(client, job), 409, "not_extendable")["detail"]
+
+
+def test_a_request_repeated_finds_its_job_though_the_parent_is_gone(
+    submit: Submit, client: httpx.Client
+) -> None:
+    job, once = finished(submit()), {"Idempotency-Key": "once"}
+    first = extend(client, job, headers=once)
+    assert client.delete(job).status_code == 204
+    again = extend(client, job, headers=once)
+    assert (again.status_code, again.json()["id"]) == (202, first.json()["id"])
+    assert again.headers["idempotency-replayed"] == "true"
+
+
+def test_a_copy_that_fails_half_way_leaves_nothing(
+    submit: Submit, client: httpx.Client, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(_self: LocalFileSystem, _source: str, target: str) -> None:
+        Path(target).write_bytes(STATE[:5])
+        raise OSError(28, "No space left on device")
+
+    job, store = finished(submit()), data_dir / "artifacts"
+    before = sorted(path.name for path in store.iterdir())
+    monkeypatch.setattr(LocalFileSystem, "cp_file", half)
+    refused(extend(client, job), 503, "storage_unavailable")
+    assert sorted(path.name for path in store.iterdir()) == before
+
+
+def test_a_child_tells_its_parents_receiver(submit: Submit, client: httpx.Client, redis: Redis) -> None:
+    webhook = {"url": "https://example.com/hook", "events": ["completed"]}
+    child = extend(client, finished(submit(webhook=webhook, metadata={"a": "b"}))).json()
+    assert (child["request"]["webhook"], child["request"]["priority"]) == (webhook, "normal")
+    before = redis.zcard(OUTBOX_KEY)
+    hand = Hand(redis, Path(), child["id"])
+    hand.start()
+    hand.write(allowed=Status.RUNNING, status=Status.SUCCEEDED)
+    assert redis.zcard(OUTBOX_KEY) == before + 1

@@ -127,7 +127,15 @@ def test_an_open_server_ignores_a_key_it_does_not_need(client: httpx.Client) -> 
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:8000", "192.168.1.7", "localhost.evil.example"]
+    "host",
+    [
+        "evil.example",
+        "evil.example:8000",
+        "192.168.1.7",
+        "localhost.evil.example",
+        "a`b.evil.example",
+        "[::1",
+    ],
 )
 def test_a_page_that_gives_its_name_this_machines_address_gets_nothing(
     client: httpx.Client, redis: Redis, host: str
@@ -354,6 +362,7 @@ def test_a_key_asks_for_no_higher_priority_than_it_may(as_key: Callable[..., htt
         assert (error["pointer"], error["allowed"]) == ("/priority", ["low", "normal"])
     [error] = refused(ask(as_key(priority="low"), "normal"), 422, "invalid_request")["errors"]
     assert error["allowed"] == ["low"]
+    accepted(post(as_key(priority="low")))  # which asks for none
     for priority in ("low", "normal", "high"):
         accepted(ask(as_key(priority="high", nfe_per_day=300), priority))
 
@@ -434,3 +443,16 @@ def test_nothing_is_charged_for_what_is_refused_or_repeated(
     assert charges == 1
     names: Any = redis.keys("rollover:job:*")
     assert len(names) == 2  # one job and its events: what was refused left nothing
+
+
+def test_a_job_with_a_baseline_takes_turns_for_all_that_it_may_spend(
+    as_key: Callable[..., httpx.Client], redis: Redis
+) -> None:
+    body = {"prompt": "x", "budget": {"nfe": 100}, "baseline": True}
+    both, plain = as_key(), as_key()
+    accepted(post(plain))
+    doubled = [accepted(both.post("/v1/generations", json=body)) for _ in range(2)]
+    single = [accepted(post(plain)) for _ in range(3)]
+    line = redis.zrange(keys_of("shapes")[1], 0, -1)
+    order = [str(member).partition(":")[0] for member in line]
+    assert order.index(single[1]) < order.index(doubled[1])

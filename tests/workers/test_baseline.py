@@ -7,13 +7,13 @@ import pytest
 from torch import Tensor
 
 from contracts.events import Resumed
-from contracts.jobs import Baseline, Record, Result, Spent, Status, Usage, hash_fields
+from contracts.jobs import Baseline, Checkpoint, Record, Result, Spent, Status, Usage, hash_fields
 from contracts.keys import baseline_path, checkpoints_path, trace_path
 from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
 from models.rewards.brightness import Brightness
 from tests.workers.conftest import Deadly, Desk, Faulty
 from tests.workers.test_checkpoints import files, killed, outcome, story
-from workers.checkpoints import EVERY_NFE
+from workers.checkpoints import EVERY_NFE, Checkpoints, Standing
 from workers.messages import Ending, Order
 
 STEPS = 4
@@ -247,3 +247,27 @@ def test_one_given_back_goes_on_where_it_was(desk: Desk) -> None:
     assert outcome(record) == outcome(whole)
     assert compared(record)[1] == replace_url(compared(whole)[1], job)
     assert compared(record)[3].nfe_redone == 0
+
+
+def test_no_state_but_the_searchs_last_is_left_to_extensions(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    write = Checkpoints.write
+
+    def counting(self: Checkpoints, standing: Standing) -> Checkpoint | None:
+        written.append(self.job_id)
+        return write(self, standing)
+
+    monkeypatch.setattr(Checkpoints, "write", counting)
+    assert desk.run(**BODY, baseline=True).checkpoint
+    last = len(written)
+    written.clear()
+
+    def refusing(self: Checkpoints, standing: Standing) -> Checkpoint | None:
+        return None if len(written) == last - 1 else counting(self, standing)
+
+    monkeypatch.setattr(Checkpoints, "write", refusing)
+    record = desk.run(**BODY, baseline=True)
+    assert record.status is Status.SUCCEEDED
+    assert files(desk, record.id) == []
