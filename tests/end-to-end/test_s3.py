@@ -3,6 +3,7 @@
 import hashlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from rollover import Client, Generation
 from rollover.serve import Stack, StackSettings
 from tests.chaos.processes import engine_of
 from tests.workers.conftest import wait_for
+from workers.store import REST
 
 PREFIX = "artifacts/some/prefix"
 
@@ -134,3 +136,4 @@ def test_while_s3_is_away_nothing_fails_that_can_wait(client: Client, bucket: Bu
         bucket.come_back()
     picture(client, job.id)
     picture(client, shown.id)
+    time.sleep(REST)  # or the next test's job would find the worker still sparing the store
