@@ -25,7 +25,7 @@ BODY: dict[str, Any] = {
     "",
     response_model=images.ImagesResponse,
     openapi_extra=BODY,
-    responses={200: {"content": {sse.MEDIA_TYPE: {"schema": {"type": "string"}}}}}
+    responses={200: {"content": {sse.MEDIA_TYPE: {}}}}
     | documented(
         "malformed_json",
         "artifact_not_found",

@@ -38,7 +38,7 @@ PICTURE = {
     "/events",
     response_class=StreamingResponse,
     responses={
-        200: {"content": {sse.MEDIA_TYPE: {"schema": {"type": "string"}}}},
+        200: {"content": {sse.MEDIA_TYPE: {}}},
         204: {"description": "the client has every event already"},
     }
     | documented("generation_not_found", "invalid_request", "redis_unavailable"),
