@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.catalogue import MODELS, REWARD_PARAMS, REWARDS, STRATEGIES
+from contracts.catalogue import MODELS, REWARD_PARAMS, REWARDS, STRATEGIES, SizeFacts
 from contracts.errors import FieldProblem, InvalidRequestError
 from contracts.parsing import parse
 from contracts.requests import Budget, Caps, GenerationRequest, ResolvedRequest, RewardTerm
-from contracts.resolution import accept, needed_nfe, resolve
+from contracts.resolution import accept, needed_nfe, resolve, size_problems
 from contracts.search import STRATEGY_PARAMS, SamplerRequest
 
 
@@ -174,3 +174,13 @@ def problems_of(payload: object) -> list[FieldProblem] | None:
     except InvalidRequestError as error:
         return error.problems
     return None
+
+
+@pytest.mark.parametrize(
+    ("size", "refused"), [(256, False), (272, False), (280, True), (240, True), (1040, True)]
+)
+def test_a_size_is_a_multiple_in_the_models_range(size: int, refused: bool) -> None:  # noqa: FBT001
+    facts = SizeFacts(minimum=256, maximum=1024, multiple=16, default=1024)
+    found = size_problems("/width", size, facts)
+    assert bool(found) == refused
+    assert all("a multiple of 16 from 256 to 1024" in problem.detail for problem in found)
