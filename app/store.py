@@ -82,25 +82,17 @@ class Store:
         return Record.from_hash(fields) if fields else None
 
     async def records(self, generations: Sequence[str]) -> list[Record]:
-        """Return those of the jobs that exist, in the order given."""
-        return [Record.from_hash(fields) for fields in await self.hashes(generations)]
-
-    async def readable(self, generations: Sequence[str]) -> list[Record]:
-        """Return those of the jobs that can be read; of the others the log tells."""
+        """Return those of the jobs that can be read, in the order given; of the others the log tells."""
+        pipeline = self.redis.pipeline(transaction=False)
+        for generation in generations:
+            pipeline.hgetall(job_key(generation))
         found: list[Record] = []
-        for fields in await self.hashes(generations):
+        for fields in filter(None, await pipeline.execute()):
             try:
                 found.append(Record.from_hash(fields))
             except ValidationError:
                 logger.exception("the record of %s cannot be read", fields.get("id"))
         return found
-
-    async def hashes(self, generations: Sequence[str]) -> list[dict[str, str]]:
-        """Return the records of those of the jobs that exist, as they are stored."""
-        pipeline = self.redis.pipeline(transaction=False)
-        for generation in generations:
-            pipeline.hgetall(job_key(generation))
-        return [fields for fields in await pipeline.execute() if fields]
 
     async def earlier(self, key: str, owner: str | None, body: str) -> str | None:
         """Return the job that an idempotency key has made with the same body, where there is one."""

@@ -101,8 +101,7 @@ async def queued(
     response_model=Generation,
     openapi_extra=EXTENSION,
     responses=ACCEPTED
-    | documented("generation_not_found", "wrong_state", "not_extendable")
-    | documented("queue_full", "redis_unavailable", "storage_unavailable"),
+    | documented("generation_not_found", "wrong_state", "not_extendable", "storage_unavailable"),
 )
 async def extend(
     request: Request,

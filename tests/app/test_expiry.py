@@ -217,3 +217,4 @@ def test_a_record_that_cannot_be_read_holds_up_no_other(
     redis.hset(job_key(broken.id), "progress", "broken")
     swept(client, fine)
     assert redis.exists(job_key(broken.id))
+    assert client.get("/v1/generations").json()["data"] == []  # nor a list
