@@ -16,7 +16,7 @@ from app.callers import RateLimitHeaders
 from app.expiry import sweep_forever
 from app.logs import RequestLog
 from app.metrics import MeasureRequests, RequestMetrics
-from app.routes import catalogue, generations, health, images, outputs, quotes, webhooks
+from app.routes import catalogue, generations, health, images, outputs, quotes, studio, webhooks
 from app.services import Services, opened
 from contracts.errors import Problem
 from contracts.events import EVENT
@@ -90,10 +90,12 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(MeasureRequests, metrics=app.state.metrics)
     app.add_middleware(RequestLog)
     routers = [
-        module.router for module in (generations, outputs, quotes, images, webhooks, catalogue, health)
+        module.router
+        for module in (generations, outputs, quotes, images, webhooks, catalogue, health, studio)
     ]
     for router in routers:
         app.include_router(router)
+    app.router.routes.append(studio.files)
     app.state.routes = [route for router in routers for route in router.routes]
     return app
 

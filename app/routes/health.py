@@ -3,7 +3,6 @@
 from typing import Literal
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import RedirectResponse
 from pydantic import BaseModel
 
 from app import metrics
@@ -45,9 +44,3 @@ async def prometheus(request: Request, services: ServicesDep) -> Response:
     """Tell Prometheus of this process's requests and of the queue."""
     text = await metrics.exposition(services, request.app.state.metrics)
     return Response(text, media_type=METRICS_TYPE)
-
-
-@router.get("/", include_in_schema=False)
-async def root() -> RedirectResponse:
-    """Lead a browser to the documentation."""
-    return RedirectResponse("/docs")

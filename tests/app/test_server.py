@@ -92,15 +92,24 @@ def test_every_strategy_listed_can_be_asked_for_with_its_own_defaults(client: ht
     assert "interpolant" in answer["sampler"]["properties"]
 
 
-def test_healthz_and_the_way_to_the_documentation(client: httpx.Client) -> None:
+def test_healthz_and_the_documentation(client: httpx.Client) -> None:
     assert client.get("/healthz").json() == {"status": "ok"}
-    assert client.get("/").headers["location"] == "/docs"
     page = client.get("/docs")
     assert page.status_code == 200
     sources = re.findall(r'(?:src|href)="([^"]+)"', page.text)
     assert any(source.endswith(".js") for source in sources)
     assert [client.get(source).status_code for source in sources] == [200] * len(sources)
     assert "//" not in "".join(sources)
+
+
+def test_the_studio_loads_only_its_own_files(client: httpx.Client) -> None:
+    page = client.get("/")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    sources = re.findall(r'(?:src|href)="(/studio/[^"]+)"', page.text)
+    assert len(sources) == 3
+    assert [client.get(source).status_code for source in sources] == [200] * len(sources)
+    assert client.get("/studio/../main.py").status_code == 404
+    assert client.get("/studio/none.js").json()["code"] == "not_found"
 
 
 def test_openapi_describes_the_body_and_its_references_resolve(client: httpx.Client) -> None:

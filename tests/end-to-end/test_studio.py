@@ -1,0 +1,134 @@
+"""The studio in a real browser, against the running stack."""
+
+import re
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.select import Select
+from selenium.webdriver.support.wait import WebDriverWait
+
+from rollover import Client
+from rollover.serve import Stack
+
+DRIVER, BROWSER = shutil.which("chromedriver"), shutil.which("chromium") or shutil.which("google-chrome")
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --window-size=1100,1400"
+)
+pytestmark = pytest.mark.skipif(not (DRIVER and BROWSER), reason="needs chromium and chromedriver")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    options = ChromeOptions()
+    options.binary_location = str(BROWSER)
+    for flag in FLAGS.split():
+        options.add_argument(flag)
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('browser')}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = Chrome(options, Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(browser: Chrome, stack: Stack) -> Iterator[Chrome]:
+    """The studio, loaded afresh; nothing may be in the browser's console afterwards."""
+    browser.get("about:blank")
+    browser.get(f"{stack.url}/")
+    until(browser, "#model option")
+    browser.get_log("browser")
+    yield browser
+    # A refused submission is a line of its own there; scripts, styles and pictures that fail are faults.
+    faults = [line["message"] for line in browser.get_log("browser") if "422" not in line["message"]]
+    assert faults == []
+
+
+def until(page: Chrome, selector: str, text: str = "") -> WebElement:
+    """The first element of a selector once it is shown with a text that the pattern is found in."""
+
+    def look(driver: Chrome) -> WebElement | None:
+        found = driver.find_elements(By.CSS_SELECTOR, selector)
+        return next((each for each in found if each.is_displayed() and re.search(text, each.text)), None)
+
+    found = WebDriverWait(page, 60).until(look)
+    assert found
+    return found
+
+
+def fill(page: Chrome, **fields: str) -> None:
+    for name, value in fields.items():
+        field = page.find_element(By.ID, name)
+        if field.tag_name == "select":
+            Select(field).select_by_value(value)
+        else:
+            field.clear()
+            field.send_keys(value)
+
+
+def facts(page: Chrome) -> dict[str, str]:
+    pairs = page.find_elements(By.CSS_SELECTOR, "#facts div")
+    return {
+        pair.find_element(By.TAG_NAME, "dt").text: pair.find_element(By.TAG_NAME, "dd").text for pair in pairs
+    }
+
+
+def loaded(page: Chrome, selector: str) -> list[int]:
+    """The widths of pictures, 0 for one that did not load."""
+    return page.execute_script(
+        "return [...document.querySelectorAll(arguments[0])].map((image) => image.naturalWidth)", selector
+    )
+
+
+def test_a_search_from_the_form_to_its_picture(page: Chrome, client: Client) -> None:
+    fill(page, prompt="a red circle", reward="brightness", nfe="60", seed="3")
+    page.find_element(By.ID, "search").click()
+    until(page, "#status", "^succeeded$")
+    until(page, "#facts", "held out|final reward")
+    shown = facts(page)
+    assert shown["NFE"] == "60 of 60"
+    assert shown["seed"] == "3"
+    assert float(shown["final reward"]) > float(shown["first reward"])
+    assert len(page.find_elements(By.CSS_SELECTOR, "#chart circle")) == 60
+    job = client.get(page.current_url.rpartition("#")[2])
+    assert job.result
+    assert float(shown["final reward"]) == pytest.approx(job.result.images[0].reward, rel=1e-3)
+    WebDriverWait(page, 30).until(lambda _: loaded(page, "#levels img") and all(loaded(page, "#levels img")))
+    assert loaded(page, "#image") == [64]
+    assert until(page, "#recent a[href$='" + job.id + "']")
+
+
+def test_a_refusal_names_the_field_and_what_is_allowed(page: Chrome) -> None:
+    fill(page, prompt="a red circle", reward="brightness", nfe="5")
+    page.find_element(By.ID, "search").click()
+    until(page, "#problems", r"budget/nfe: .*\d+")
+    assert page.find_element(By.ID, "nfe").get_attribute("aria-invalid") == "true"
+    fill(page, nfe="60")
+    WebDriverWait(page, 30).until(lambda _: not page.find_element(By.ID, "problems").is_displayed())
+
+
+def test_cancel_keeps_the_best_so_far(page: Chrome) -> None:
+    fill(page, prompt="a red circle", reward="brightness", nfe="4000")
+    page.find_element(By.ID, "search").click()
+    until(page, "#status", "of 4000 NFE")
+    until(page, "#cancel").click()
+    until(page, "#status", "^canceled$")
+    until(page, "#facts", "final reward")
+    assert loaded(page, "#image") == [64]
+
+
+def test_a_prompt_is_text_and_never_markup(page: Chrome, client: Client) -> None:
+    prompt = "<img src=x onerror=alert(1)> a red circle"
+    job = client.wait(client.submit(prompt, reward="brightness", nfe=60, held_out=[]).id, within=60)
+    page.get(page.current_url.partition("#")[0] + "#" + job.id)
+    page.refresh()
+    assert until(page, "#title", "onerror").text == prompt
+    until(page, "#status", "^succeeded$")
+    until(page, "#delete").click()
+    WebDriverWait(page, 30).until(lambda _: "#gen_" not in page.current_url)
+    assert job.id not in page.page_source
