@@ -12,7 +12,7 @@ import redis
 from contracts.beats import WorkerBeat, WorkerState
 from contracts.keys import WORKER_TTL_SECONDS, WORKERS_KEY, worker_key
 
-INTERVAL = 1.5
+INTERVAL = 1.0
 log = logging.getLogger(__name__)
 
 
@@ -20,7 +20,7 @@ class Beat:
     """Beats every `INTERVAL` seconds and at every change of state; a context manager.
 
     Attributes:
-        also: called with every beat, for other signs of life.
+        also: called with every beat: for other signs of life, and to look after those of others.
     """
 
     def __init__(self, connection: redis.Redis, name: str, model: str) -> None:
@@ -67,6 +67,8 @@ class Beat:
                 self._beat()
             except redis.RedisError as error:
                 log.warning("no heartbeat, Redis is away: %s", error)
+            except Exception:  # a worker that lives must not fall silent, whatever it found of others
+                log.exception("a heartbeat failed")
 
     def _beat(self) -> None:
         text = WorkerBeat.model_validate({**self._facts, "state": self._state}).model_dump_json()

@@ -17,7 +17,7 @@ from rq.executions import Execution
 from rq.registry import StartedJobRegistry
 
 SILENCE = 4.5
-"""Seconds without a sign of life after which a worker has lost its job: three beats."""
+"""Seconds without a sign of life after which a worker has lost its job: more than four beats."""
 GAP = 3.0
 """Seconds between two looks after which the watch begins anew: Redis was away from the living, too."""
 EXPIRED = 0.0
@@ -57,21 +57,26 @@ class Leases:
         present = self.clock()
         before = self.seen if present - self.looked <= GAP else {}
         fresh: dict[str, Sign] = {}
-        for name, sign in self._signs().items():
+        for name, text in self._signs().items():
             known = before.get(name)
-            fresh[name] = known if known and known.text == sign else Sign(sign, present)
+            # What is gone has expired, as it does where nobody beats: that is no news of a life.
+            fresh[name] = known if known and text in {None, known.text} else Sign(text, present)
         self.seen, self.looked = fresh, present
 
-    def take_over(self, handlers: list[Any]) -> None:
+    @property
+    def silent(self) -> list[str]:
+        """The executions whose workers are taken for dead, as of the last look."""
+        return [name for name, sign in self.seen.items() if self.looked - sign.since >= SILENCE]
+
+    def take_over(self, silent: list[str], handlers: list[Any]) -> None:
         """Have RQ see to the jobs whose workers are silent, and to no others.
 
         Args:
+            silent: their executions.
             handlers: RQ's, called for each of these jobs.
         """
-        self.look()
-        for name, sign in self.seen.items():
-            if self.clock() - sign.since >= SILENCE:
-                self.queue.connection.zadd(self.registry.key, {name: EXPIRED}, xx=True)
+        for name in silent:
+            self.queue.connection.zadd(self.registry.key, {name: EXPIRED}, xx=True)
         self.registry.cleanup(timestamp=EXPIRED, exception_handlers=handlers)
 
     def _signs(self) -> dict[str, bytes | None]:

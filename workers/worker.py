@@ -33,9 +33,9 @@ from workers.supervisor import Supervisor
 JOB_TTL = 6
 """Seconds for which RQ keeps what it knows of a running job without a heartbeat; see `workers.leases`."""
 MAINTENANCE = 2
-"""Seconds between two looks for abandoned jobs, while this worker has nothing to do."""
-MAINTENANCE_LOCK = 10
-"""Seconds after which another worker looks, where one was killed while it did."""
+"""Seconds between two looks for jobs that were taken and not begun, while this worker has nothing to do."""
+MAINTENANCE_LOCK = 3
+"""Seconds after which another worker sees to them, where one was killed while it did."""
 WORKER_TTL = 16
 """RQ waits for a job 15 s less than this, so that a stop is noticed within a second."""
 log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class GenerationQueue(Queue):
         return PromptIntermediateQueue(self.key, connection=self.connection)
 
     def acquire_maintenance_lock(self) -> bool:
-        """Whether nobody else looks for abandoned jobs. RQ's lock outlives its holder by 15 minutes."""
+        """Whether nobody else sees to abandoned jobs. RQ's lock outlives its holder by 15 minutes."""
         return bool(self.connection.set(self.registry_cleaning_key, 1, nx=True, ex=MAINTENANCE_LOCK))
 
 
@@ -148,7 +148,7 @@ class GenerationWorker(SimpleWorker):
         self.supervisor = supervisor
         self.leases = Leases(self.queues[0])
         self._cleaned = -math.inf
-        beat.also = self.beat_and_look
+        beat.also = self.beat_and_watch
 
     def work_on(self) -> None:
         """Work until told to stop; whatever else ends RQ's loop, such as a Redis away, begins it anew."""
@@ -180,22 +180,29 @@ class GenerationWorker(SimpleWorker):
             self.supervisor.show(WorkerState.READY)
             current_supervisor.reset(token)
 
-    def beat_and_look(self) -> None:
-        """Keep the running job ours, and note who else lives; called from the beat's thread."""
+    def beat_and_watch(self) -> None:
+        """Keep the running job ours, and take up those whose workers are silent.
+
+        Called from the beat's thread: so whoever lives watches, busy or still loading its model.
+        """
         for execution in list(self.executions.values()):
             self.maintain_heartbeats(execution.job, execution)
         self.leases.look()
+        [queue] = self.queues
+        if (silent := self.leases.silent) and queue.acquire_maintenance_lock():
+            log.warning("taking over what silent workers ran: %s", silent)
+            self.leases.take_over(silent, self._exc_handlers)
+            queue.release_maintenance_lock()
 
     @property
     def should_run_maintenance_tasks(self) -> bool:
-        """Whether it is time to look for abandoned jobs, however the clock is set meanwhile."""
+        """Whether it is time to look for jobs not begun, however the clock is set meanwhile."""
         return time.monotonic() - self._cleaned >= MAINTENANCE
 
     def clean_registries(self) -> None:
-        """Take up jobs whose worker vanished; as RQ does, but for whom it takes for vanished."""
+        """Look after what RQ does, but for jobs whose worker vanished: those are the beat's."""
         [queue] = self.queues
         if queue.acquire_maintenance_lock():
-            self.leases.take_over(self._exc_handlers)
             FailedJobRegistry(queue=queue).cleanup()
             worker_registration.clean_worker_registry(queue)
             queue.intermediate_queue.cleanup(self, queue)

@@ -1,5 +1,6 @@
 """Whose worker is taken for dead, whatever the clocks say."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from rq.serializers import JSONSerializer
 
 from contracts.keys import queue_name
 from tests.workers.conftest import Desk
+from workers.beat import INTERVAL
 from workers.leases import GAP, SILENCE, Leases
 from workers.worker import JOB_TTL, GenerationQueue, take_up_again
 
@@ -38,9 +40,9 @@ class Watched:
             pipeline.execute()
 
     def pass_by(self, seconds: float, *, beating: bool) -> None:
-        """Let time pass; everybody does every 1.5 s what it does."""
-        for _ in range(int(seconds / 1.5)):
-            self.present += 1.5
+        """Let time pass; everybody beats, and looks at all others, as often as a worker does."""
+        for _ in range(math.ceil(seconds / INTERVAL)):
+            self.present += INTERVAL
             if beating:
                 self.beat()
             self.leases.look()
@@ -48,7 +50,8 @@ class Watched:
     @property
     def taken_over(self) -> bool:
         """Whether the job is found abandoned now."""
-        self.leases.take_over([lambda job, *_: take_up_again(job)])
+        self.leases.look()
+        self.leases.take_over(self.leases.silent, [lambda job, *_: take_up_again(job)])
         return self.queue.job_ids == [self.job.id]
 
 
@@ -87,10 +90,24 @@ def test_a_worker_that_beats_keeps_its_job(watched: Watched) -> None:
 
 def test_a_silent_worker_loses_it_soon(watched: Watched) -> None:
     watched.pass_by(30, beating=True)
-    watched.pass_by(SILENCE - 1.5, beating=False)
+    watched.pass_by(SILENCE - INTERVAL, beating=False)
     assert not watched.taken_over
-    watched.pass_by(1.5, beating=False)
+    watched.pass_by(INTERVAL, beating=False)
     assert watched.taken_over
+
+
+def test_what_expires_of_a_silent_worker_is_no_sign_of_life(watched: Watched) -> None:
+    watched.pass_by(SILENCE - INTERVAL, beating=False)
+    watched.raw.delete(watched.execution.key)  # `JOB_TTL` after the last beat, or when Redis' clock is set
+    watched.pass_by(INTERVAL, beating=False)
+    assert watched.taken_over
+
+
+def test_a_worker_whose_sign_expired_and_that_beats_again_keeps_its_job(watched: Watched) -> None:
+    watched.pass_by(SILENCE - INTERVAL, beating=False)
+    watched.raw.delete(watched.execution.key)
+    watched.pass_by(2 * SILENCE, beating=True)
+    assert not watched.taken_over
 
 
 @pytest.mark.parametrize("seconds", [HOUR, -HOUR, 10.0, -10.0])

@@ -19,7 +19,7 @@ from rq.serializers import DefaultSerializer, JSONSerializer
 from contracts.beats import WorkerBeat, WorkerState
 from contracts.jobs import Status
 from contracts.keys import JOB_FUNCTION, WORKERS_KEY, job_key, queue_name, worker_key
-from tests.workers.conftest import Desk
+from tests.workers.conftest import Desk, wait_for
 from workers.beat import Beat
 from workers.leases import SILENCE, Sign
 from workers.messages import Ending, Spec
@@ -168,7 +168,6 @@ def test_vanished_workers_cost_a_job_none_of_its_tries(
     waiting = desk.submit()
     for _ in range(5):
         abandon(job, worker, raw)
-        worker.clean_registries()
     assert worker.queues[0].job_ids == [job]
     worker.work(burst=True)
     records = [desk.record(each) for each in (job, waiting)]
@@ -249,7 +248,7 @@ def test_what_ends_the_loop_of_rq_does_not_end_the_worker(
 
 
 def abandon(job_id: str, worker: GenerationWorker, raw: Redis) -> None:
-    """Take a job as a worker does that is killed then, and has been silent for long."""
+    """Take a job as a worker does that is killed then, has been silent for long and is found so."""
     queue = worker.queues[0]
     raw.lrem(queue.key, 1, job_id)
     job = Job.fetch(job_id, connection=raw, serializer=JSONSerializer)
@@ -259,6 +258,21 @@ def abandon(job_id: str, worker: GenerationWorker, raw: Redis) -> None:
     raw.zadd(job.execution_registry.key, {"gone": time.time() + 60})
     worker.leases.look()
     worker.leases.seen[f"{job_id}:gone"] = Sign(None, time.monotonic() - SILENCE)
+    wait_for(lambda: job_id in queue.job_ids)  # the beat's thread watches
+
+
+def test_a_worker_that_finds_something_broken_goes_on_beating(
+    beat: Beat, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks: list[int] = []
+
+    def look() -> None:
+        looks.append(1)
+        raise ValueError("what no one expected")
+
+    beat.also = look
+    wait_for(lambda: len(looks) > 2, 10)
+    assert "a heartbeat failed" in caplog.text
 
 
 @pytest.mark.usefixtures("beat")
