@@ -2,13 +2,23 @@
 
 import time
 from collections import Counter as Tally
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily as Count
+from prometheus_client.core import GaugeMetricFamily as Gauge
+from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.services import Services
+from app.store import Store, keys_of
 from app.webhooks.outbox import OUTCOMES, OutboxState, state_of
-from contracts.beats import WorkerState
+from contracts.beats import WorkerBeat, WorkerState
+from contracts.keys import pace_key, totals_key
+from contracts.quotes import Pace
+from contracts.totals import WAIT_BOUNDS, Totals
 
 METHODS = {"GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH"}
 LABELS = ("method", "route")
@@ -55,31 +65,101 @@ class MeasureRequests:
         await self.app(scope, receive, noted if scope["type"] == "http" else send)
 
 
+@dataclass(frozen=True)
+class Standing:
+    """How a model stands."""
+
+    model: str
+    waiting: int
+    pace: Pace
+    totals: Totals
+
+
+async def standings(store: Store, models: Sequence[str]) -> list[Standing]:
+    """Read how every model stands, in one round trip."""
+    pipeline = store.redis.pipeline(transaction=True)
+    for model in models:
+        waiting, line, _ = keys_of(model)
+        pipeline.llen(waiting)
+        pipeline.zcard(line)
+        pipeline.hgetall(pace_key(model))
+        pipeline.hgetall(totals_key(model))
+    found = iter(await pipeline.execute())
+    return [
+        Standing(model, shown + behind, Pace.from_hash(pace), Totals.from_hash(totals))
+        for model, shown, behind, pace, totals in zip(models, found, found, found, found, strict=True)
+    ]
+
+
+class Collected(Collector):
+    """What was read from Redis, as prometheus-client wants it."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        """Hold the families."""
+        self.families = tuple(families)
+
+    def collect(self) -> Iterable[Metric]:
+        """Return them."""
+        return self.families
+
+
 async def exposition(services: Services, requests: RequestMetrics) -> bytes:
     """Write everything in Prometheus' text format."""
     registry = CollectorRegistry()
-    waiting = Gauge("rollover_queue_length", "Generations that wait", ["model"], registry=registry)
-    workers = Gauge("rollover_workers", "Live workers", ["model", "state"], registry=registry)
-    rate = Gauge("rollover_nfe_per_second", "Of one worker, over recent jobs", ["model"], registry=registry)
-    taken = Gauge("rollover_job_seconds", "Time of a job, over recent ones", ["model"], registry=registry)
-    live = Tally((worker.model, worker.state) for worker in await services.store.workers())
-    for model in services.settings.models:
-        waiting.labels(model).set(await services.store.queue_length(model))
-        for state in WorkerState:
-            workers.labels(model, state.value).set(live[model, state])
-        pace = await services.store.pace(model)
-        rate.labels(model).set(pace.nfe_per_second or 0.0)
-        taken.labels(model).set(pace.seconds_per_job or 0.0)
-    note_webhooks(registry, await state_of(services.store.redis))
+    stand = await standings(services.store, services.settings.models)
+    registry.register(Collected(queue_families(stand, await services.store.workers())))
+    registry.register(Collected(work_families(stand)))
+    registry.register(Collected(webhook_families(await state_of(services.store.redis))))
     return generate_latest(requests.registry) + generate_latest(registry)
 
 
-def note_webhooks(registry: CollectorRegistry, state: OutboxState) -> None:
+def queue_families(stand: Sequence[Standing], workers: Iterable[WorkerBeat]) -> list[Metric]:
+    """Say what waits, who works, and how fast."""
+    waiting = Gauge("rollover_queue_length", "Generations that wait", labels=["model"])
+    alive = Gauge("rollover_workers", "Live workers", labels=["model", "state"])
+    rate = Gauge("rollover_nfe_per_second", "Of one worker, over recent jobs", labels=["model"])
+    taken = Gauge("rollover_job_seconds", "Time of a job, over recent ones", labels=["model"])
+    live = Tally((worker.model, worker.state) for worker in workers)
+    for each in stand:
+        waiting.add_metric([each.model], each.waiting)
+        rate.add_metric([each.model], each.pace.nfe_per_second or 0.0)
+        taken.add_metric([each.model], each.pace.seconds_per_job or 0.0)
+        for state in WorkerState:
+            alive.add_metric([each.model, state.value], live[each.model, state])
+    return [waiting, alive, rate, taken]
+
+
+def work_families(stand: Sequence[Standing]) -> list[Metric]:
+    """Say what was done, all told."""
+    jobs = Count("rollover_jobs", "Generations that have ended", labels=["model", "status"])
+    wait = HistogramMetricFamily("rollover_queue_wait_seconds", "Wait of ended jobs", labels=["model"])
+    nfe = Count("rollover_nfe", "NFE of ended jobs", labels=["model"])
+    redone = Count("rollover_nfe_redone", "NFE made again after a loss", labels=["model"])
+    seconds = Count("rollover_search_seconds", "Time of ended jobs", labels=["model", "part"])
+    restarts = Count("rollover_engine_restarts", "Engines that replaced one", labels=["model"])
+    halvings = Count("rollover_memory_halvings", "Halvings of the rows in a call", labels=["model"])
+    for each in stand:
+        totals = each.totals
+        for status, number in totals.jobs.items():
+            jobs.add_metric([each.model, status], number)
+        for part, spent in totals.seconds.items():
+            seconds.add_metric([each.model, part], spent)
+        bounds = [*map(str, map(float, WAIT_BOUNDS)), "+Inf"]
+        wait.add_metric([each.model], list(zip(bounds, totals.waits, strict=True)), totals.wait_seconds)
+        nfe.add_metric([each.model], totals.nfe)
+        redone.add_metric([each.model], totals.nfe_redone)
+        restarts.add_metric([each.model], totals.engine_restarts)
+        halvings.add_metric([each.model], totals.halvings)
+    return [jobs, wait, nfe, redone, seconds, restarts, halvings]
+
+
+def webhook_families(state: OutboxState) -> list[Metric]:
     """Say how the outbox of webhooks stands."""
-    waiting = Gauge("rollover_webhooks_waiting", "Webhooks to deliver", registry=registry)
-    late = Gauge("rollover_webhooks_late_seconds", "How long the first is overdue", registry=registry)
-    tries = Counter("rollover_webhooks", "Tries to deliver one", ["outcome"], registry=registry)
-    waiting.set(state.waiting)
-    late.set(state.late_seconds)
+    tries = Count("rollover_webhooks", "Tries to deliver one", labels=["outcome"])
     for outcome in OUTCOMES.values():
-        tries.labels(outcome).inc(state.outcomes.get(outcome, 0))
+        tries.add_metric([outcome], state.outcomes.get(outcome, 0))
+    return [
+        Gauge("rollover_webhooks_waiting", "Webhooks to deliver", value=state.waiting),
+        Gauge("rollover_webhooks_late_seconds", "How long the first is overdue", value=state.late_seconds),
+        tries,
+    ]

@@ -147,14 +147,6 @@ class Store:
         """Return how fast a model's jobs went lately."""
         return Pace.from_hash(await self.redis.hgetall(pace_key(model)))
 
-    async def queue_length(self, model: str) -> int:
-        """Return how many generations wait for a model."""
-        waiting, line, _ = keys_of(model)
-        pipeline = self.redis.pipeline(transaction=True)
-        pipeline.llen(waiting)
-        pipeline.zcard(line)
-        return sum(await pipeline.execute())
-
     async def write(
         self,
         generation: str,

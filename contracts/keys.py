@@ -83,6 +83,11 @@ def pace_key(model: str) -> str:
     return f"{PREFIX}pace:{model}"
 
 
+def totals_key(model: str) -> str:
+    """Hash: `contracts.totals.Totals` of a model."""
+    return f"{PREFIX}totals:{model}"
+
+
 def image_path(generation: str, index: int, extension: str) -> str:
     """Artifact: final image `index` from 0, best first; `extension` is the request's output_format."""
     return f"{generation}/images/{index}.{extension}"

@@ -1,7 +1,8 @@
 """The one way a job changes in Redis: text and arguments of a script that both sides run with EVAL.
 
 It checks and writes in one atomic step: a final status never changes, only the current execution writes,
-events get consecutive numbers, and an end that somebody wants to be told of is in the outbox of webhooks.
+events get consecutive numbers, an end is counted once, and one that somebody wants to be told of is in the
+outbox of webhooks.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,8 +10,16 @@ from collections.abc import Iterable, Mapping
 from contracts.events import Event, encode
 from contracts.jobs import Status
 from contracts.keys import events_key, job_key
+from contracts.totals import PARTS, WAIT_BOUNDS
 
-WRITE_SCRIPT = """
+TABLES = f"""
+local bounds = {{{", ".join(map(str, WAIT_BOUNDS))}}}
+local parts = {{{", ".join(map(repr, PARTS))}}}
+"""
+
+WRITE_SCRIPT = (
+    TABLES
+    + """
 -- KEYS: job hash, event stream
 -- ARGV: allowed statuses (comma separated), fence (attempts, or ''), new status (or ''),
 --       number of fields, then name and value of each, then events as JSON objects without seq
@@ -62,8 +71,31 @@ if ARGV[3] == 'succeeded' and redis.call('HGET', KEYS[1], 'attempts') == '1' the
     end
   end
 end
+-- What a model's jobs come to (`contracts.totals.Totals`).
+if event then
+  local facts = redis.call('HMGET', KEYS[1], 'usage', 'request')
+  local totals = 'rollover:totals:' .. cjson.decode(facts[2]).model
+  redis.call('HINCRBY', totals, 'jobs:' .. ARGV[3], 1)
+  local usage = facts[1] and cjson.decode(facts[1])
+  if usage then
+    local class = 1
+    while bounds[class] and usage.seconds.queued > bounds[class] do class = class + 1 end
+    redis.call('HINCRBY', totals, 'waits:' .. class, 1)
+    redis.call('HINCRBYFLOAT', totals, 'wait_seconds', string.format('%.6f', usage.seconds.queued))
+    -- A worker older than this may not name every part.
+    for _, spent in ipairs({usage, type(usage.baseline) == 'table' and usage.baseline or nil}) do
+      redis.call('HINCRBY', totals, 'nfe', spent.nfe_spent or 0)
+      redis.call('HINCRBY', totals, 'nfe_redone', spent.nfe_redone or 0)
+      for _, part in ipairs(parts) do
+        local took = string.format('%.6f', spent.seconds[part] or 0)
+        redis.call('HINCRBYFLOAT', totals, 'seconds:' .. part, took)
+      end
+    end
+  end
+end
 return {1, status, last}
 """
+)
 """Returns [applied (0 or 1), status afterwards (or 'deleted'), seq of the last event]."""
 
 DELETE_SCRIPT = """

@@ -1,7 +1,7 @@
 """The resident engine: one model and its rewards, loaded once and warm for every job."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -33,7 +33,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Search:
-    """One request, ready to run: `rounds` runs it, and the rest tells of it."""
+    """One request, ready to run: `rounds` runs it, and the rest tells of it.
+
+    `halved` is called whenever memory ran out and the rows in a call are halved.
+    """
 
     request: ResolvedRequest
     problem: Problem
@@ -41,6 +44,7 @@ class Search:
     metered: Metered
     held_out: dict[str, Reward]
     provenance: Provenance
+    halved: Callable[[], None] = lambda: None
 
     @property
     def clock(self) -> Clock:
@@ -70,6 +74,7 @@ class Search:
                 "memory ran out for %d rows; at most %d from now on", self.metered.rows, problem.max_batch
             )
             torch.cuda.empty_cache()
+            self.halved()
 
     def judge(self, images: Tensor) -> dict[str, list[float]]:
         """The held-out rewards of final pictures [b, 3, h, w], which never steered.
@@ -88,13 +93,17 @@ class Search:
 
 @dataclass
 class Engine:
-    """A loaded model; rewards are loaded when first named and then kept. One thread uses it."""
+    """A loaded model; rewards are loaded when first named and then kept. One thread uses it.
+
+    `halved` is called whenever memory ran out and a search goes on with half as many rows in a call.
+    """
 
     model: str
     backend: FlowBackend
     device: torch.device
     weights: str
     rewards: dict[str, Reward] = field(default_factory=dict[str, Reward])
+    halved: Callable[[], None] = lambda: None
 
     @classmethod
     def load(cls, model: str, settings: WorkerSettings) -> Self:
@@ -158,7 +167,7 @@ class Engine:
         )
         strategy = make_strategy(request.search.strategy, request.search.model_dump(exclude={"strategy"}))
         provenance = self._provenance(request, rewards | held_out)
-        return Search(request, problem, strategy, metered, held_out, provenance)
+        return Search(request, problem, strategy, metered, held_out, provenance, self.halved)
 
     def _provenance(self, request: ResolvedRequest, rewards: dict[str, Reward]) -> Provenance:
         return Provenance(

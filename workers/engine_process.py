@@ -12,6 +12,7 @@ from queue import Queue
 from contracts.logs import configure
 from models.backend import ModelLoadError
 from models.registry import UnknownNameError
+from workers.counts import Counts
 from workers.engine import Engine
 from workers.execution import Runner
 from workers.hold import connect
@@ -67,6 +68,8 @@ def main(pipe: "Connection[object, object]", spec: Spec) -> None:
         return
     store = ArtifactStore.open(spec.settings.artifacts)
     with connect(spec.redis_url) as connection:
+        counts = Counts(connection, spec.model)
+        engine.halved = lambda: counts.add("halvings")
         runner = Runner(
             connection, engine, store, spec.worker, spec.settings, line.orders, lambda: line.send(Tick())
         )

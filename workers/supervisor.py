@@ -16,6 +16,7 @@ from contracts.jobs import JobError, Record, Status, hash_fields, now
 from contracts.keys import checkpoints_path, job_key
 from contracts.logs import bound
 from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
+from workers.counts import Counts
 from workers.hold import load, patiently
 from workers.messages import Ending, Order
 from workers.resident import EngineRefusedError, EngineStartError, Resident
@@ -48,6 +49,9 @@ class Supervisor:
     max_attempts: int
     show: Callable[[WorkerState], None]
     broken: bool = False
+
+    def __post_init__(self) -> None:
+        self._counts = Counts(self.connection, self.model)
 
     @property
     def worker(self) -> str:
@@ -122,6 +126,7 @@ class Supervisor:
             except EngineStartError as error:
                 log.warning("%s", error)
             else:
+                self._counts.add("engine_restarts")
                 self.show(WorkerState.READY)
                 return True
         self.broken = not self.stopping.is_set()

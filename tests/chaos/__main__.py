@@ -68,6 +68,8 @@ def everything(arena: Arena, options: argparse.Namespace) -> int:
     print(f"all have ended after {time.monotonic() - began:.0f} s")
     faults = [fault for job, seed in jobs for fault in arena.faults(job, expected[seed])]
     faults += arena.receivers.faults(arena.told, within=120)
+    if arena.counted().total() != len(expected) + len(jobs):
+        faults.append(f"Prometheus is told of {dict(arena.counted())}")
     print(f"webhooks: {arena.receivers.calls} messages for {len(arena.told)} jobs, a third of them to it")
     records = [arena.record(job) for job, _ in jobs]
     print(f"final statuses: {dict(Counter(record.status.value for record in records))}")

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,8 @@ from redis import Redis
 
 from contracts.beats import WorkerBeat, WorkerState
 from contracts.jobs import Record
-from contracts.keys import WORKERS_KEY, job_key, worker_key
+from contracts.keys import WORKERS_KEY, job_key, totals_key, worker_key
+from contracts.totals import Totals
 from rollover import Client, RolloverError
 from rollover.processes import Child, Command
 from rollover.serve import Stack, StackSettings
@@ -128,6 +130,12 @@ class Arena:
             texts: Any = [redis.get(worker_key(name)) for name in names]
         beats = [WorkerBeat.model_validate_json(text) for text in texts if text]
         return {beat.pid for beat in beats if beat.state is WorkerState.BUSY}
+
+    def counted(self) -> Counter[str]:
+        """The jobs that have ended, by status, as Prometheus is told."""
+        with Redis.from_url(self._redis_url, decode_responses=True) as redis:
+            fields: Any = redis.hgetall(totals_key("shapes"))
+        return +Counter(Totals.from_hash(fields).jobs)
 
     @property
     def _redis_url(self) -> str:

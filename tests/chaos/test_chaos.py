@@ -1,6 +1,7 @@
 """The short form of `python -m tests.chaos`: jobs while everything that serves them is killed."""
 
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,4 @@ def test_no_job_is_lost_whatever_is_killed(short_dir: Path, tmp_path: Path) -> N
             arena.ended(job, within=300)
         assert [fault for job, seed in jobs for fault in arena.faults(job, expected[seed])] == []
         assert arena.receivers.faults(arena.told, within=60) == []
+        assert arena.counted() == Counter(succeeded=len(expected) + len(jobs))

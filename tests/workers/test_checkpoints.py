@@ -236,9 +236,12 @@ class Greedy(Brightness):
 
 def test_a_search_that_needs_too_much_memory_goes_on_with_half(desk: Desk) -> None:
     whole = desk.run(search={"strategy": "rbf", "width": 4})
+    halved: list[bool] = []
+    desk.runner.engine.halved = lambda: halved.append(True)
     greedy = desk.runner.engine.rewards["brightness"] = Greedy(5)
     record = desk.run(search={"strategy": "rbf", "width": 4})
     assert greedy.asked[:4] == [25, 12, 6, 3]
+    assert len(halved) == 3
     assert max(greedy.asked[3:]) == 3
     assert record.status is Status.SUCCEEDED
     assert record.usage

@@ -16,7 +16,9 @@ import pytest
 from contracts.beats import WorkerState
 from contracts.events import Failed, Resumed
 from contracts.jobs import Status, hash_fields
+from contracts.keys import totals_key
 from contracts.settings import Settings
+from contracts.totals import Totals
 from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
 from tests.workers import sabotage
 from tests.workers.conftest import Desk
@@ -236,6 +238,20 @@ def test_an_engine_that_dies_while_idle_is_replaced(supervisor: Supervisor, show
     assert supervisor.mend()
     assert supervisor.engine.alive
     assert shown == [WorkerState.LOADING, WorkerState.READY] * 2
+
+
+def test_engines_that_were_replaced_are_counted(desk: Desk, supervisor: Supervisor, tmp_path: Path) -> None:
+    supervisor.engine.start()
+    sabotage.order(tmp_path, at=20, how="die", once=True)
+    job = desk.submit(**BODY)
+    assert supervisor.run(job) is Ending.DONE
+    fields: Any = desk.redis.hgetall(totals_key("shapes"))
+    totals = Totals.from_hash(fields)
+    assert totals.engine_restarts == 1
+    usage = desk.record(job).usage
+    assert usage
+    assert (totals.jobs["succeeded"], totals.nfe, totals.nfe_redone) == (1, 100, usage.nfe_redone)
+    assert totals.seconds["model"] == pytest.approx(usage.seconds.model, abs=1e-5)
 
 
 def test_an_engine_that_cannot_start_any_more_ends_the_worker(
