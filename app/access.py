@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
+from app.gathered import Shared
 from app.keyring import ApiKey, digest_of, id_of
 from app.problems import ProblemError
 from contracts.errors import ErrorCode
@@ -88,7 +89,8 @@ class Access:
         """Use an asyncio client that returns text."""
         self.redis = redis
         self.local = local
-        self.open_until = 0.0
+        self.open_until: float | None = None
+        self.looks = Shared()
 
     async def caller(self, secret: str | None, host: str | None) -> Caller:
         """Return who sends a request with this secret to this host, and count the request.
@@ -96,7 +98,7 @@ class Access:
         Raises:
             ProblemError: 401 without a valid key, 403 where the server has none but needs one.
         """
-        if time.monotonic() < self.open_until:
+        if await self.still_open():
             return self.without_keys(host)
         digest = digest_of(secret or "")
         keys = [KEYRING_KEY, requests_key(id_of(digest))]
@@ -108,6 +110,18 @@ class Access:
         if what != "known":
             raise unauthorized(secret, what)
         return known(*facts)
+
+    async def still_open(self) -> bool:
+        """Whether the server had no key when it was last looked at, which is not long ago."""
+        if self.open_until is None:
+            return False
+        return time.monotonic() < self.open_until or await self.looks.get("keyring", self.look)
+
+    async def look(self) -> bool:
+        """Look again whether there is no key: once for all requests that come together."""
+        is_open = not await self.redis.exists(KEYRING_KEY)
+        self.open_until = time.monotonic() + OPEN_SECONDS if is_open else None
+        return is_open
 
     def without_keys(self, host: str | None) -> Caller:
         """Let everybody in where everybody is on this machine, and meant it.

@@ -71,7 +71,7 @@ async def expired(services: Services, ceiling: str, latest: datetime) -> AsyncIt
     """Yield the jobs that ended at `latest` or before; their ids are below `ceiling`, as is that time."""
     after: str | None = None
     while ids := await services.store.oldest(ceiling, CHUNK, after):
-        for record in await services.store.records(ids):
+        for record, _ in await services.store.all_placed(ids):
             if record.status.final and record.completed_at and record.completed_at <= latest:
                 yield record
         after = ids[-1]

@@ -11,6 +11,7 @@ from app.access import Caller
 from app.enqueue import Submitted, fingerprint
 from app.problems import ProblemError
 from app.services import Services
+from app.store import Placed
 from contracts.events import Canceled
 from contracts.extension import NotExtendableError, extension_of, parse_extension
 from contracts.jobs import (
@@ -130,33 +131,26 @@ async def quoted(services: Services, caller: Caller, payload: object) -> Quote:
 
 
 async def existing(services: Services, caller: Caller, generation: str) -> Record:
-    """Return the record of one of the caller's jobs.
+    """Return the record of one of the caller's jobs; raise as `placed` does."""
+    return (await placed(services, caller, generation)).record
+
+
+async def placed(services: Services, caller: Caller, generation: str) -> Placed:
+    """Return one of the caller's jobs, with its place in the queue.
 
     Raises:
         ProblemError: the caller has none with this id, whether or not another has.
     """
-    record = await services.store.record(generation) if re.match(ID_PATTERN, generation) else None
-    if record is None or record.owner != caller.owner:
+    found = await services.store.placed(generation) if re.match(ID_PATTERN, generation) else None
+    if found is None or found.record.owner != caller.owner:
         raise ProblemError("generation_not_found", "No generation has this id.")
-    return record
+    return found
 
 
 async def get(services: Services, caller: Caller, generation: str) -> Generation:
     """Return a job's document."""
-    [found] = await documents(services, [await existing(services, caller, generation)])
-    return found
-
-
-async def documents(services: Services, records: list[Record]) -> list[Generation]:
-    """Build the documents of some jobs."""
-    waiting = [record for record in records if record.status is Status.QUEUED]
-    positions = dict(
-        zip([r.id for r in waiting], await services.store.queue_positions(waiting), strict=True)
-        if waiting
-        else ()
-    )
-    keep = services.settings.keep
-    return [document(record, positions.get(record.id), keep=keep) for record in records]
+    found = await placed(services, caller, generation)
+    return document(found.record, found.ahead, keep=services.settings.keep)
 
 
 async def wait(services: Services, caller: Caller, submitted: Generation, seconds: float) -> Generation:
@@ -198,8 +192,10 @@ async def listed(
 
 async def page(services: Services, chosen: list[str], next_cursor: str | None) -> GenerationList:
     """Build one page of a list."""
-    records = await services.store.records(chosen)
-    return GenerationList(data=await documents(services, records), next_cursor=next_cursor)
+    keep = services.settings.keep
+    found = await services.store.all_placed(chosen) if chosen else []
+    data = [document(record, ahead, keep=keep) for record, ahead in found]
+    return GenerationList(data=data, next_cursor=next_cursor)
 
 
 async def cancel(services: Services, caller: Caller, generation: str) -> Generation:

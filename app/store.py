@@ -4,7 +4,8 @@ import json
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from redis.asyncio import ConnectionPool, Redis
@@ -13,6 +14,7 @@ from redis.backoff import ExponentialBackoff
 from rq import Queue
 from rq.job import Job
 
+from app.gathered import Gathered, Shared
 from contracts.baseline import reserved_nfe
 from contracts.beats import WorkerBeat
 from contracts.events import EVENT_FIELD, FINAL_EVENTS, Event
@@ -32,7 +34,7 @@ from contracts.keys import (
 from contracts.quotes import Pace
 from contracts.requests import ResolvedRequest
 from contracts.transitions import DELETE_SCRIPT, WRITE_SCRIPT, write_args, write_keys
-from contracts.turns import AHEAD_SCRIPT, LEAVE_SCRIPT, cost, line_keys, member, member_of
+from contracts.turns import AHEAD_SCRIPT, LEAVE_SCRIPT, READ_SCRIPT, cost, line_keys, member, member_of
 
 logger = logging.getLogger("rollover.store")
 MAX_CONNECTIONS = 10_000
@@ -55,6 +57,13 @@ class Entry:
         return self.type in FINAL_EVENTS
 
 
+class Placed(NamedTuple):
+    """A job, and how many wait ahead of it; None where it does not wait."""
+
+    record: Record
+    ahead: int | None
+
+
 def connect(url: str) -> Redis:
     """Return a client that connects when it is first used and tries again briefly."""
     pool = ConnectionPool.from_url(
@@ -75,24 +84,33 @@ class Store:
         """Use a client made by `connect`."""
         # redis-py's types describe its sync and async forms at once and fit neither.
         self.redis: Any = redis
+        self.reads = Gathered(self.read)
+        self.streams = Shared()
 
-    async def record(self, generation: str) -> Record | None:
-        """Return a job, or None where there is none."""
-        fields = await self.redis.hgetall(job_key(generation))
-        return Record.from_hash(fields) if fields else None
+    async def placed(self, generation: str) -> Placed | None:
+        """Return a job with its place in the queue, or None where there is none."""
+        fields, ahead = await self.reads.get(generation)
+        return Placed(Record.from_hash(fields), ahead) if fields else None
 
-    async def records(self, generations: Sequence[str]) -> list[Record]:
+    async def all_placed(self, generations: Sequence[str]) -> list[Placed]:
         """Return those of the jobs that can be read, in the order given; of the others the log tells."""
-        pipeline = self.redis.pipeline(transaction=False)
-        for generation in generations:
-            pipeline.hgetall(job_key(generation))
-        found: list[Record] = []
-        for fields in filter(None, await pipeline.execute()):
+        found: list[Placed] = []
+        for fields, ahead in await self.read(generations):
             try:
-                found.append(Record.from_hash(fields))
+                found += [Placed(Record.from_hash(fields), ahead)] if fields else []
             except ValidationError:
                 logger.exception("the record of %s cannot be read", fields.get("id"))
         return found
+
+    async def read(self, generations: Sequence[str]) -> list[tuple[dict[str, str], int | None]]:
+        """Return the fields of jobs, and how many wait ahead of each, in one round trip."""
+        keys = [job_key(generation) for generation in generations]
+        waiting, line, _ = keys_of("")
+        found = await self.redis.eval(READ_SCRIPT, len(keys), *keys, waiting, line)
+        return [
+            (dict(zip(flat[::2], flat[1::2], strict=True)), ahead if ahead >= 0 else None)
+            for flat, ahead in found
+        ]
 
     async def earlier(self, key: str, owner: str | None, body: str) -> str | None:
         """Return the job that an idempotency key has made with the same body, where there is one."""
@@ -125,17 +143,6 @@ class Store:
     async def claim_sweep(self, kind: str, seconds: float) -> bool:
         """Whether nobody has begun this kind of sweep in the last so many seconds; if so, we have now."""
         return bool(await self.redis.set(sweep_key(kind), "1", nx=True, px=int(seconds * 1000)))
-
-    async def queue_positions(self, records: Sequence[Record]) -> list[int | None]:
-        """Return how many generations wait ahead of each job, None for those that do not wait."""
-        pipeline = self.redis.pipeline(transaction=True)
-        for record in records:
-            waiting, line, _ = keys_of(record.request.model)
-            pipeline.lpos(waiting, record.id)
-            pipeline.zrank(line, member(record))
-            pipeline.llen(waiting)
-        found = iter(await pipeline.execute())
-        return [position(*facts) for facts in zip(found, found, found, strict=True)]
 
     async def ahead(self, owner: str | None, request: ResolvedRequest) -> int:
         """Return how many generations would wait ahead of a submission."""
@@ -186,16 +193,20 @@ class Store:
 
         Ends after the final event, or when the job is deleted.
         """
-        key = events_key(generation)
         while True:
-            answer = await self.redis.xread({key: f"{after}-0"}, count=READ_COUNT, block=BLOCK_MS)
-            batch = [entry_of(entry_id, fields) for entry_id, fields in answer[0][1]] if answer else []
+            batch = await self.streams.get((generation, after), partial(self.next_events, generation, after))
             yield batch
             if batch:
                 after = batch[-1].seq
             ended = batch[-1].final if batch else await self.nothing_after(generation, after)
             if ended:
                 return
+
+    async def next_events(self, generation: str, after: int) -> list[Entry]:
+        """Return the events from `after` on, as soon as there are any; none where that takes too long."""
+        key = events_key(generation)
+        answer = await self.redis.xread({key: f"{after}-0"}, count=READ_COUNT, block=BLOCK_MS)
+        return [entry_of(entry_id, fields) for entry_id, fields in answer[0][1]] if answer else []
 
     async def nothing_after(self, generation: str, after: int) -> bool:
         """Whether no event with a higher number than `after` will ever come."""
@@ -213,11 +224,6 @@ class Store:
 def keys_of(model: str) -> list[str]:
     """Keys of the line of a model, RQ's list first."""
     return line_keys(Queue.redis_queue_namespace_prefix + queue_name(model), model)
-
-
-def position(shown: int | None, rank: int | None, length: int) -> int | None:
-    """Return how many jobs are ahead of one at a place in RQ's list, or at a rank in the line behind it."""
-    return shown if rank is None else length + rank
 
 
 def entry_of(entry_id: str, fields: Mapping[str, str]) -> Entry:

@@ -90,11 +90,34 @@ return 1
 """
 """Returns whether the job waited (0 or 1); one that did not is left to its worker."""
 
+READ_SCRIPT = """
+-- KEYS: job hashes; ARGV: what the names of RQ's lists begin with, and those of the lines
+local function ahead(id, owner, text)
+  local readable, request = pcall(cjson.decode, text)
+  if not readable then return -1 end
+  local list, line = ARGV[1] .. request.model, ARGV[2] .. request.model
+  local shown = redis.call('LPOS', list, id)
+  if shown then return shown end
+  local rank = redis.call('ZRANK', line, table.concat({id, owner or '', request.priority}, ':'))
+  return rank and redis.call('LLEN', list) + rank or -1
+end
+local found = {}
+for i, key in ipairs(KEYS) do
+  local id, status, owner, request = unpack(redis.call('HMGET', key, 'id', 'status', 'owner', 'request'))
+  local place = status == 'queued' and ahead(id, owner, request) or -1
+  found[i] = {redis.call('HGETALL', key), place}
+end
+return found
+"""
+"""Returns for each job its fields (none where there is no job) and how many are ahead of it (-1: it does not
+wait)."""
+
 AHEAD_SCRIPT = f"""
 -- KEYS: `line_keys`; ARGV: member, cost
 {LINE}
 local tag = tag_of(KEYS[1], KEYS[2], KEYS[3], ARGV[1], tonumber(ARGV[2]))
-local shown, before = shown_now(KEYS[1], KEYS[2], KEYS[3])
+local shown, before = unpack(redis.call('HMGET', KEYS[3], 'shown', 'tag'))
+before = tonumber(before or 0)
 local overtaken = shown and before > tag and 1 or 0
 local behind = redis.call('ZCOUNT', KEYS[2], '-inf', string.format('%.17g', tag))
 return redis.call('LLEN', KEYS[1]) - overtaken + behind

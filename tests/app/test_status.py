@@ -69,6 +69,18 @@ def test_lists_are_newest_first_and_pages_join_without_gap(submit: Submit, clien
     assert seen == sorted(ids, reverse=True)
 
 
+def test_a_waiting_job_is_read_with_its_place_in_one_round_trip(
+    submit: Submit, client: httpx.Client, redis: Redis
+) -> None:
+    submit()
+    url = f"/v1/generations/{submit().id}"
+    redis.config_resetstat()
+    assert client.get(url).json()["progress"]["queue_position"] == 1
+    sent: Any = redis.info("commandstats")
+    assert sent["cmdstat_eval"]["calls"] == 1
+    assert "cmdstat_multi" not in sent
+
+
 def test_a_page_is_not_disturbed_by_new_jobs(submit: Submit, client: httpx.Client) -> None:
     old = sorted((submit().id for _ in range(4)), reverse=True)
     first = client.get("/v1/generations?limit=2").json()
