@@ -121,13 +121,14 @@ async def quoted(services: Services, caller: Caller, payload: object) -> Quote:
         InvalidRequestError: it could not be run.
     """
     resolved = accept(payload, services.settings.models, caller.caps(services.settings.caps))
-    pace, position, workers = await asyncio.gather(
+    pace, position, workers, running = await asyncio.gather(
         services.store.pace(resolved.model),
         services.store.ahead(caller.owner, resolved),
         services.store.workers(),
+        services.store.running(resolved.model),
     )
     states = Counter(worker.state.value for worker in workers if worker.model == resolved.model)
-    return quote(resolved, pace, position, states)
+    return quote(resolved, pace, position, states, running)
 
 
 async def existing(services: Services, caller: Caller, generation: str) -> Record:

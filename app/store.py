@@ -13,6 +13,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from rq import Queue
 from rq.job import Job
+from rq.registry import StartedJobRegistry
 
 from app.gathered import Gathered, Shared
 from contracts.baseline import reserved_nfe
@@ -149,6 +150,15 @@ class Store:
         keys = keys_of(request.model)
         args = [member_of("", owner, request.priority), cost(reserved_nfe(request), request.priority)]
         return await self.redis.eval(AHEAD_SCRIPT, len(keys), *keys, *args)
+
+    async def running(self, model: str) -> list[Record]:
+        """Return the jobs of a model that workers have, and that run."""
+        started: list[str] = await self.redis.zrange(
+            StartedJobRegistry.key_template.format(queue_name(model)), 0, -1
+        )
+        ids = list(dict.fromkeys(name.partition(":")[0] for name in started))
+        placed = await self.all_placed(ids) if ids else []
+        return [record for record, _ in placed if record.status is Status.RUNNING]
 
     async def pace(self, model: str) -> Pace:
         """Return how fast a model's jobs went lately."""

@@ -3,12 +3,15 @@
 The arithmetic of the plan repeats that of `sampling`, which this package may not import: a test holds it.
 """
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from heapq import heapreplace
+from typing import Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from contracts.baseline import baseline_of
+from contracts.baseline import baseline_of, reserved_nfe
+from contracts.jobs import Record, eta, now
 from contracts.requests import ResolvedRequest
 from contracts.search import BaseParams, BestOfNParams, RbfParams
 
@@ -113,7 +116,13 @@ def rbf_plan(request: ResolvedRequest, search: RbfParams) -> NfePlan:
     )
 
 
-def quote(request: ResolvedRequest, pace: Pace, position: int, states: Mapping[str, int]) -> Quote:
+def quote(
+    request: ResolvedRequest,
+    pace: Pace,
+    position: int,
+    states: Mapping[str, int],
+    running: Sequence[Record] = (),
+) -> Quote:
     """Tell what a submission would do and take now.
 
     Args:
@@ -121,6 +130,7 @@ def quote(request: ResolvedRequest, pace: Pace, position: int, states: Mapping[s
         pace: of its model.
         position: generations that wait for the model and come before it.
         states: how many of its live workers are `ready`, and how many `busy`.
+        running: the generations of the model that run.
     """
     plan = plan_of(request)
     baseline = plan_of(baseline_of(request)) if request.baseline else None
@@ -130,7 +140,8 @@ def quote(request: ResolvedRequest, pace: Pace, position: int, states: Mapping[s
         expected = min(expected, request.budget.seconds)
     if rate and expected is not None and baseline:
         expected += baseline.nfe / rate
-    workers = states.get("ready", 0) + states.get("busy", 0)
+    ready, busy = states.get("ready", 0), states.get("busy", 0)
+    left = [remaining(record, pace, now()) for record in running]
     return Quote(
         request=request,
         plan=plan,
@@ -138,19 +149,45 @@ def quote(request: ResolvedRequest, pace: Pace, position: int, states: Mapping[s
         nfe_per_second=rounded(rate),
         expected_seconds=rounded(expected),
         queue=QueueView(
-            position=position, workers=workers, wait_seconds=rounded(wait(pace, position, states))
+            position=position,
+            workers=ready + busy,
+            wait_seconds=rounded(wait(pace, position, ready, busy, left)),
         ),
     )
 
 
-def wait(pace: Pace, position: int, states: Mapping[str, int]) -> float | None:
-    """Expected seconds until a worker is free: jobs ahead at the recent pace, running ones half done."""
-    ready, busy = states.get("ready", 0), states.get("busy", 0)
+def remaining(record: Record, pace: Pace, at: datetime) -> float | None:
+    """Expected seconds until a running job ends: at its model's recent rate, else at its own so far."""
+    rate = pace.nfe_per_second
+    left = (reserved_nfe(record.request) - record.progress.spent) / rate if rate else eta(record, at)
+    limit = record.request.budget.seconds
+    if left is None or limit is None or record.started_at is None or record.request.baseline:
+        return left
+    return min(left, max(limit - (at - record.started_at).total_seconds(), 0.0))
+
+
+def wait(pace: Pace, position: int, ready: int, busy: int, running: Sequence[float | None]) -> float | None:
+    """Expected seconds until a worker takes a job.
+
+    Args:
+        pace: of the model; each job ahead takes what a recent one took.
+        position: jobs ahead.
+        ready: workers that wait for one.
+        busy: workers that run one.
+        running: seconds until each running job ends; where that is not known, half of what a job took.
+    """
     if ready > position:
         return 0.0
-    if pace.seconds_per_job is None or ready + busy == 0:
+    usual = pace.seconds_per_job
+    half = None if usual is None else usual / 2
+    known = [half if left is None else left for left in running]
+    ends = [0.0] * ready + [*known, *[half] * busy][:busy]
+    if not ends or None in ends or (usual is None and position):
         return None
-    return (position + busy / 2) * pace.seconds_per_job / (ready + busy)
+    free = sorted(cast("list[float]", ends))
+    for _ in range(position):
+        heapreplace(free, free[0] + (usual or 0.0))
+    return free[0]
 
 
 def rounded(value: float | None) -> float | None:

@@ -68,8 +68,39 @@ def test_time_comes_from_what_jobs_took(
         submit()
     assert quote(client)["queue"] == {"position": 3, "workers": 1, "wait_seconds": 35.0}
     beat(redis, WorkerState.BUSY, name="w2")
-    assert quote(client)["queue"] == {"position": 3, "workers": 2, "wait_seconds": 20.0}
+    assert quote(client)["queue"] == {"position": 3, "workers": 2, "wait_seconds": 15.0}
     assert quote(client, budget={"nfe": 400, "seconds": 7.5})["expected_seconds"] == 7.5
+
+
+def test_the_wait_is_for_what_the_running_job_has_left(
+    client: httpx.Client, redis: Redis, submit: Callable[..., Hand]
+) -> None:
+    done(redis, submit(), nfe=200, seconds=10.0)
+    long = submit(budget={"nfe": 2000})
+    long.start()
+    long.take()
+    redis.zadd("rq:wip:rollover:shapes", {f"{long.id}:1": 0})
+    beat(redis, WorkerState.BUSY)
+    assert quote(client)["queue"]["wait_seconds"] == 100.0
+    long.search(1, 1000)
+    assert quote(client)["queue"]["wait_seconds"] == 50.0
+    submit()
+    assert quote(client)["queue"]["wait_seconds"] == 60.0
+    beat(redis, WorkerState.READY, name="w2")
+    assert quote(client)["queue"]["wait_seconds"] == 10.0
+
+
+def test_a_running_jobs_own_rate_tells_where_no_other_is_known(
+    client: httpx.Client, redis: Redis, submit: Callable[..., Hand]
+) -> None:
+    hand = submit(budget={"nfe": 200})
+    hand.start()  # 10 s ago
+    hand.take()
+    redis.zadd("rq:wip:rollover:shapes", {f"{hand.id}:1": 0})
+    beat(redis, WorkerState.BUSY)
+    assert quote(client)["queue"]["wait_seconds"] is None
+    hand.search(1, 50)
+    assert quote(client)["queue"]["wait_seconds"] == pytest.approx(30, abs=2)
 
 
 def test_a_free_worker_makes_no_wait(client: httpx.Client, redis: Redis) -> None:
