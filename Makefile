@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-EXTRAS := api,worker,embedded,s3,dev
+EXTRAS := api,worker,embedded,s3,otel,dev
 
 # `make demo` takes the first three, `make test` the last.
 PROMPT ?= two red circles and a blue square

@@ -6,6 +6,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from app.main import create_app
+from contracts import tracing
 from contracts.logs import configure
 from contracts.settings import Settings
 
@@ -21,6 +22,7 @@ def main() -> int:
         sys.stderr.write(f"rollover: {error}\n")
         return 2
     configure()
+    tracing.configure("rollover-api")
     uvicorn.run(
         app,
         host=settings.host,

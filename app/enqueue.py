@@ -30,6 +30,7 @@ from contracts.keys import (
 )
 from contracts.logs import fact
 from contracts.settings import Settings
+from contracts.tracing import current
 from contracts.turns import cost, line_keys, member
 
 IDEMPOTENCY_TTL_SECONDS = 24 * 3600
@@ -123,7 +124,7 @@ class Enqueuer:
             retry=self.retry(),
             pipeline=pipeline,
         )
-        first = {"events": 1, "status_sequence": 1, "request_id": fact("request")}
+        first = {"events": 1, "status_sequence": 1, "request_id": fact("request"), "traceparent": current()}
         record = record.model_copy(update=first)
         pipeline.hset(job_key(record.id), mapping=cast("dict", record.to_hash()))
         event = f'{{"seq":1,{encode(Queued())[1:]}'

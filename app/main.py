@@ -18,12 +18,14 @@ from app.logs import RequestLog
 from app.metrics import MeasureRequests, RequestMetrics
 from app.routes import catalogue, generations, health, images, outputs, quotes, studio, webhooks
 from app.services import Services, opened
+from app.traces import TraceRequests
 from contracts.errors import Problem
 from contracts.events import EVENT
 from contracts.extension import ExtensionRequest
 from contracts.openai import OpenAIImageRequest
 from contracts.requests import GenerationRequest
 from contracts.settings import Settings
+from contracts.tracing import wanted
 
 SCHEMA_REF = "#/components/schemas/{model}"
 
@@ -88,6 +90,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(RateLimitHeaders)
     app.state.metrics = RequestMetrics()
     app.add_middleware(MeasureRequests, metrics=app.state.metrics)
+    if wanted():
+        app.add_middleware(TraceRequests)
     app.add_middleware(RequestLog)
     routers = [
         module.router

@@ -261,6 +261,7 @@ class Record(Document):
     idempotency_key: str | None = None
     owner: str | None = Field(default=None, description="id of the API key that submitted it")
     request_id: str | None = Field(default=None, description="of the HTTP request that submitted it")
+    traceparent: str | None = Field(default=None, description="of that request, where it is traced")
     created_at: datetime
     started_at: datetime | None = None
     completed_at: datetime | None = None

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from queue import Queue
 
+from contracts import tracing
 from contracts.logs import configure
 from models.backend import ModelLoadError
 from models.registry import UnknownNameError
@@ -28,26 +29,26 @@ class Line:
     def __init__(self, pipe: "Connection[object, object]") -> None:
         self.orders: set[tuple[str, Order]] = set()
         self._pipe = pipe
-        self._jobs: Queue[str] = Queue()
+        self._jobs: Queue[Run] = Queue()
         threading.Thread(target=self._listen, name="line", daemon=True).start()
 
     def send(self, message: object) -> None:
         """Tell the supervisor."""
         self._pipe.send(message)
 
-    def jobs(self) -> Iterator[str]:
+    def jobs(self) -> Iterator[Run]:
         """The jobs to run, without end."""
         while True:
-            job_id = self._jobs.get()
+            run = self._jobs.get()
             self.orders.clear()
-            yield job_id
+            yield run
 
     def _listen(self) -> None:
         try:
             while True:
                 message = self._pipe.recv()
                 if isinstance(message, Run):
-                    self._jobs.put(message.job_id)
+                    self._jobs.put(message)
                 elif isinstance(message, Heed):
                     self.orders.add((message.job_id, message.order))
         except (EOFError, OSError):
@@ -60,6 +61,7 @@ def main(pipe: "Connection[object, object]", spec: Spec) -> None:
         signal.signal(number, signal.SIG_IGN)
     die_with_parent()
     configure(worker=spec.worker, engine=os.getpid())
+    tracing.configure("rollover-engine")
     line = Line(pipe)
     try:
         engine = Engine.load(spec.model, spec.worker_settings)
@@ -74,8 +76,8 @@ def main(pipe: "Connection[object, object]", spec: Spec) -> None:
             connection, engine, store, spec.worker, spec.settings, line.orders, lambda: line.send(Tick())
         )
         line.send(Ready(str(engine.device)))
-        for job_id in line.jobs():
-            line.send(runner.run(job_id))
+        for run in line.jobs():
+            line.send(runner.run(run.job_id, run.traceparent))
 
 
 def die_with_parent() -> None:

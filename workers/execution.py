@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import redis
 
+from contracts import tracing
 from contracts.errors import ERRORS
 from contracts.events import Canceled, Completed, Event, Failed
 from contracts.jobs import (
@@ -38,6 +39,7 @@ from workers.messages import Ending, Order
 from workers.previews import LevelPictures
 from workers.publish import Publisher, Update
 from workers.results import Outcome, Results
+from workers.spans import LevelSpans
 from workers.store import ArtifactStore
 from workers.translate import candidate_event, level_event, progress
 
@@ -72,17 +74,21 @@ class Runner:
     orders: set[tuple[str, Order]] = field(default_factory=set[tuple[str, Order]])
     tick: Callable[[], None] = lambda: None
 
-    def run(self, job_id: str) -> Ending:
+    def run(self, job_id: str, above: str | None = None) -> Ending:
         """Run a job to its final status, or give it back when told to.
 
         A job that has ended or is gone is left alone. The job's own errors end it as failed; a fault of the
-        device is raised, and this process is of no further use then.
+        device is raised, and this process is of no further use then. What is done is traced below the span
+        of the traceparent `above`.
         """
         record = patiently(lambda: load(self.connection, job_id))
         if record is None or record.status.final:
             log.info("%s is %s: nothing to do", job_id, record.status if record else "deleted")
             return Ending.DONE
-        with bound(generation=job_id, attempt=record.attempts + 1, request=record.request_id):
+        with (
+            bound(generation=job_id, attempt=record.attempts + 1, request=record.request_id),
+            tracing.span("search", above, generation=job_id),
+        ):
             return self._execute(record)
 
     def _execute(self, record: Record) -> Ending:
@@ -155,10 +161,12 @@ class Execution:
             self._end(canceled_event(record), Status.CANCELED)
             return
         try:
-            self._search = self._opened()
+            with tracing.span("load"):
+                self._search = self._opened()
             with self._publisher:
                 outcome = self._searched(self._search)
-            self._found = self._shown(self._search, outcome)
+            with tracing.span("store"):
+                self._found = self._shown(self._search, outcome)
             if record.request.baseline and outcome.stopped_by not in HALTED:
                 self._found = self._compared(self._found)
             self._finish(self._found)
@@ -212,9 +220,11 @@ class Execution:
             if reason := self._ended_by(Round(start)):
                 return Outcome(start, reason)
         saved = start.ledger.nfe_spent if start else 0
+        levels = LevelSpans()
         for around in search.rounds(start):
             self._state = around.state
             spent = around.state.ledger.nfe_spent
+            levels.add(around)
             reason = self._ended_by(around)
             update = self._update(around, search.request)
             giving_back = self._told(Order.GIVE_BACK) and not reason
@@ -235,7 +245,7 @@ class Execution:
         run = Baseline.open(self.runner.engine, self.hold.record.request, found.standing)
         self._baseline = run
         self.runner.tick()
-        with self._publisher:
+        with tracing.span("baseline"), self._publisher:
             if not self._ended_before:
                 begins = Update(found.progress, baseline=run.event, standing=found.standing)
                 self._publisher.publish(begins)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import redis
 from pydantic import ValidationError
 
+from contracts import tracing
 from contracts.beats import WorkerState
 from contracts.logs import configure
 from contracts.settings import Settings
@@ -49,6 +50,7 @@ def work(model: str, redis_url: str, settings: Settings, worker_settings: Worker
     """Start the engine, then run jobs until told to stop."""
     name = f"{model}-{uuid.uuid4().hex[:12]}"
     configure(worker=name)
+    tracing.configure("rollover-worker")
     with (
         connect(redis_url) as connection,
         redis.Redis.from_url(redis_url) as rq_connection,

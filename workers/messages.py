@@ -29,9 +29,10 @@ class Order(StrEnum):
 
 @dataclass(frozen=True)
 class Run:
-    """To the engine: run this job."""
+    """To the engine: run this job; `traceparent` is of the span that it is below."""
 
     job_id: str
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import redis
 
+from contracts.tracing import current
 from workers.hold import away
 from workers.messages import Ending, Heed, Order, Ready, Refused, Run, Spec
 
@@ -137,7 +138,7 @@ class Resident:
         ordered: Order | None = None
         deadline = float("inf")
         try:
-            self._pipe.send(Run(job_id))
+            self._pipe.send(Run(job_id, current()))
             while True:
                 if self._pipe.poll(POLL):
                     message = self._pipe.recv()

@@ -9,6 +9,7 @@ from typing import cast
 
 import redis
 
+from contracts import tracing
 from contracts.beats import WorkerState
 from contracts.errors import ERRORS
 from contracts.events import Canceled, Event, Failed
@@ -97,9 +98,16 @@ class Supervisor:
 
     def _execute(self, record: Record) -> Ending:
         """Have the engine run a job once."""
-        with bound(generation=record.id, attempt=record.attempts + 1, request=record.request_id):
+        attempt, above = record.attempts + 1, record.traceparent
+        if attempt == 1:
+            tracing.record("queue", record.created_at.timestamp(), above, generation=record.id)
+        with (
+            bound(generation=record.id, attempt=attempt, request=record.request_id),
+            tracing.span("execution", above, generation=record.id, attempt=attempt) as span,
+        ):
             began = time.monotonic()
             ending = self.engine.run(record.id, lambda: self.wanted(record.id))
+            span.note(ending=ending.value, worker=self.worker)
             log.info("execution %s", ending, extra={"facts": {"seconds": round(time.monotonic() - began, 3)}})
             return ending
 
