@@ -1,5 +1,7 @@
 """Read a posted JSON body: its type, its size while it streams in, its syntax."""
 
+import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from email.message import Message
 
@@ -23,9 +25,25 @@ async def posted_json(request: Request, limit: int) -> object:
     check_type(request)
     body = await limited(request.stream(), limit)
     try:
-        return from_json(body, allow_inf_nan=True)
+        payload = from_json(body, allow_inf_nan=True)
+        repeated = repeated_name(body.decode())
     except ValueError as error:
         raise ProblemError("malformed_json", f"The body is not JSON: {error}.") from None
+    if repeated is not None:
+        raise ProblemError("malformed_json", f"The body names {repeated!r} twice in one object.")
+    return payload
+
+
+def repeated_name(text: str) -> str | None:
+    """Return a name that an object of some valid JSON has twice: one of its values would be lost unseen."""
+    found: list[str] = []
+
+    def noted(pairs: list[tuple[str, object]]) -> None:
+        times = Counter(name for name, _ in pairs)
+        found.extend(name for name, count in times.items() if count > 1)
+
+    json.loads(text, object_pairs_hook=noted, parse_int=str, parse_float=str)
+    return found[0][:100] if found else None
 
 
 def check_type(request: Request) -> None:

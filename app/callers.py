@@ -13,7 +13,9 @@ from app.problems import documented
 from app.services import ServicesDep
 
 BEARER = HTTPBearer(auto_error=False, description="needed once the server has API keys")
-REFUSALS = documented("unauthorized", "no_keys", "wrong_host", "rate_limited", "redis_unavailable")
+REFUSALS = documented(
+    "invalid_request", "unauthorized", "no_keys", "wrong_host", "rate_limited", "redis_unavailable"
+)
 """What any route that needs a caller may answer."""
 
 

@@ -13,6 +13,7 @@ from app.jobs import forget
 from app.problems import ProblemError
 from app.services import Services
 from contracts.jobs import ID_PATTERN, Record, id_at
+from contracts.webhooks import DeliveryStatus
 
 logger = logging.getLogger("rollover.app")
 
@@ -20,6 +21,7 @@ INTERVAL = 60.0
 """Seconds between two sweeps, however many servers share a Redis."""
 ORPHANS_INTERVAL = 3600.0
 """Likewise for folders without a generation, for which the whole store is listed."""
+WEBHOOK_GRACE = timedelta(days=1)
 CHUNK = 200
 TOLERATED = 20
 """Generations that the store may keep hold of in a sweep; more, and it counts as away."""
@@ -72,9 +74,15 @@ async def expired(services: Services, ceiling: str, latest: datetime) -> AsyncIt
     after: str | None = None
     while ids := await services.store.oldest(ceiling, CHUNK, after):
         for record, _ in await services.store.all_placed(ids):
-            if record.status.final and record.completed_at and record.completed_at <= latest:
+            if record.status.final and record.completed_at and record.completed_at <= due(record, latest):
                 yield record
         after = ids[-1]
+
+
+def due(record: Record, latest: datetime) -> datetime:
+    """Return when a job must have ended to be removed now: a webhook that is still tried has a day more."""
+    tried = record.delivery is not None and record.delivery.status is DeliveryStatus.PENDING
+    return latest - WEBHOOK_GRACE if tried else latest
 
 
 async def sweep_orphans(services: Services, ceiling: str) -> None:

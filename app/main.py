@@ -7,7 +7,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypedDict
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
 from pydantic.json_schema import models_json_schema
 
@@ -16,6 +16,7 @@ from app.callers import RateLimitHeaders
 from app.expiry import sweep_forever
 from app.logs import RequestLog
 from app.metrics import MeasureRequests, RequestMetrics
+from app.parameters import only_known
 from app.routes import catalogue, generations, health, images, outputs, quotes, studio, webhooks
 from app.services import Services, opened
 from app.traces import TraceRequests
@@ -98,7 +99,8 @@ def create_app(settings: Settings) -> FastAPI:
         for module in (generations, outputs, quotes, images, webhooks, catalogue, health, studio)
     ]
     for router in routers:
-        app.include_router(router)
+        strict = [Depends(only_known)] if router.prefix.startswith("/v1") else []
+        app.include_router(router, dependencies=strict)
     app.router.routes.append(studio.files)
     app.state.routes = [route for router in routers for route in router.routes]
     return app

@@ -18,7 +18,9 @@ class ErrorKind:
 
 ERRORS = MappingProxyType(
     {
-        "malformed_json": ErrorKind(400, "Malformed JSON", "The body is not UTF-8 encoded JSON."),
+        "malformed_json": ErrorKind(
+            400, "Malformed JSON", "The body is not UTF-8 encoded JSON, or has a name twice in one object."
+        ),
         "unauthorized": ErrorKind(
             401, "Unauthorized", "The request has no valid API key: `Authorization: Bearer KEY`."
         ),

@@ -163,6 +163,8 @@ def reward_params_problems(terms: Sequence[RewardTerm], at: Sequence[str]) -> li
 def reward_param_problem(error: ErrorDetails, model: type[BaseModel], place: str) -> FieldProblem:
     """Describe one wrong parameter of a reward."""
     where = f"{place}/params{pointer(error['loc'])}"
+    if error["type"] == "literal_error":
+        return unknown_choice([*steps_of(f"{place}/params"), *error["loc"]], error)
     if error["type"] != "extra_forbidden":
         return FieldProblem(pointer=where, detail=f"{error['msg']}.")
     known = sorted(model.model_fields)

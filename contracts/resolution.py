@@ -248,21 +248,32 @@ def rbf_problems(resolved: ResolvedRequest) -> list[FieldProblem]:
     if not isinstance(search, RbfParams):
         return []
     rules = [
-        (resolved.sampler.steps >= 2, "/sampler/steps", "Must be at least 2 for strategy 'rbf'."),
-        (not search.upstream or search.width == 1, "/search/width", "Must be 1 in mode 'upstream'."),
-        (not search.upstream or search.finish == 0, "/search/finish_steps", "Must be 0 in mode 'upstream'."),
+        (resolved.sampler.steps >= 2, "/sampler/steps", "Must be at least 2 for strategy 'rbf'.", None),
+        (not search.upstream or search.width == 1, "/search/width", "Must be 1 in mode 'upstream'.", "1"),
+        (
+            not search.upstream or search.finish == 0,
+            "/search/finish_steps",
+            "Must be 0 in mode 'upstream'.",
+            "0",
+        ),
         (
             not search.upstream or search.start == "best",
             "/search/start",
             "Must be 'best' in mode 'upstream'.",
+            "best",
         ),
         (
             search.start == "best" or search.initial_noises >= search.chains,
             "/search/initial_noises",
             "Must be at least the number of chains with start 'top'.",
+            None,
         ),
     ]
-    problems = [FieldProblem(pointer=place, detail=detail) for holds, place, detail in rules if not holds]
+    problems = [
+        FieldProblem(pointer=place, detail=detail, allowed=[only] if only else None)
+        for holds, place, detail, only in rules
+        if not holds
+    ]
     return problems + plan_problems(search.plan_nfe, search.minimum_nfe(resolved.sampler), resolved.budget)
 
 

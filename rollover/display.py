@@ -213,7 +213,16 @@ def document_lines(job: Generation) -> str:
         lines.append(("in the queue", str(progress.queue_position)))
     if job.error:
         lines.append(("error", f"{job.error.code}: {job.error.detail}"))
+    if webhook := job.request.get("webhook"):
+        lines.append(("webhook", _webhook(webhook["url"], job.raw.get("webhook"))))
     return "\n".join(f"{name:<14} {value}" for name, value in lines)
+
+
+def _webhook(url: str, delivery: dict[str, Any] | None) -> str:
+    if delivery is None:
+        return f"{url}, once it has ended"
+    detail = f" ({delivery['detail']})" if delivery.get("detail") else ""
+    return f"{url}, {delivery['status']}, tries: {delivery['attempts']}{detail}"
 
 
 def _nfe(job: Generation) -> str:

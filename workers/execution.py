@@ -228,7 +228,8 @@ class Execution:
             reason = self._ended_by(around)
             update = self._update(around, search.request)
             giving_back = self._told(Order.GIVE_BACK) and not reason
-            if around.levels or spent - saved >= EVERY_NFE or giving_back:
+            due = around.levels or spent - saved >= EVERY_NFE or giving_back
+            if due and reason not in HALTED:  # of a job that ends now, nothing goes on
                 update = replace(update, standing=self._stands(search, around.state))
                 saved = spent
             self._publisher.publish(update)

@@ -23,7 +23,7 @@ from contracts.tracing import current
 from workers.hold import away
 from workers.messages import Ending, Heed, Order, Ready, Refused, Run, Spec
 
-POLL = 0.1
+POLL = 0.05
 """Seconds between two looks at what the engine and the job's record say."""
 USUAL_STEPS = 10
 """A step is hung when it takes so many times as long as the job's usual one."""

@@ -1,6 +1,7 @@
 """Nothing a client sends is accepted by mistake, makes a 5xx, or is refused without saying where and why."""
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -155,9 +156,19 @@ def test_every_problem_is_named_at_once(client: httpx.Client) -> None:
     }
 
 
-def test_what_is_allowed_is_listed(client: httpx.Client) -> None:
-    problem = refused(post(client, '{"prompt": "x", "search": {"strategy": "x"}}'), 422, "invalid_request")
-    assert problem["errors"][0]["allowed"] == sorted(STRATEGIES)
+@pytest.mark.parametrize(
+    ("posted", "allowed"),
+    [
+        ('"search": {"strategy": "x"}', sorted(STRATEGIES)),
+        ('"search": {"strategy": "rbf", "mode": "x"}', ["upstream", "rollover"]),
+        ('"search": {"strategy": "rbf", "mode": "upstream", "start": "top"}', ["best"]),
+        ('"search": {"strategy": "rbf", "mode": "upstream", "width": 2}', ["1"]),
+        ('"search": {"strategy": "rbf", "mode": "upstream", "finish_steps": 2}', ["0"]),
+    ],
+)
+def test_what_is_allowed_is_listed(client: httpx.Client, posted: str, allowed: list[str]) -> None:
+    problem = refused(post(client, f'{{"prompt": "x", {posted}}}'), 422, "invalid_request")
+    assert problem["errors"][0]["allowed"] == allowed
 
 
 def test_a_missing_prompt(client: httpx.Client) -> None:
@@ -189,6 +200,21 @@ def test_a_body_that_is_no_object(client: httpx.Client, body: str) -> None:
 )
 def test_malformed_json(client: httpx.Client, body: bytes) -> None:
     refused(post(client, body), 400, "malformed_json")
+
+
+@pytest.mark.parametrize(
+    "body", ['{"prompt": "x", "prompt": "y"}', '{"prompt": "x", "budget": {"nfe": 50, "nfe": 500}}']
+)
+def test_a_name_that_comes_twice(client: httpx.Client, body: str) -> None:
+    problem = refused(post(client, body), 400, "malformed_json")
+    assert "twice" in problem["detail"]
+
+
+def test_a_body_of_many_names_is_read_at_once(client: httpx.Client) -> None:
+    many = ", ".join(f'"{number}": 0' for number in range(4000))
+    began = time.monotonic()
+    refused(post(client, f'{{"prompt": "x", {many}}}'), 422, "invalid_request")
+    assert time.monotonic() - began < 2
 
 
 def test_a_prompt_of_100_kb(client: httpx.Client, redis: Redis) -> None:
@@ -296,6 +322,23 @@ def test_another_method(client: httpx.Client, method: str, path: str, allow: str
 def test_a_parameter_that_cannot_be_used(client: httpx.Client, path: str, parameter: str) -> None:
     problem = refused(client.get(path), 422, "invalid_request")
     assert [error["parameter"] for error in problem["errors"]] == [parameter]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "name", "allowed"),
+    [
+        ("GET", "/v1/generations?limits=3", "limits", ["cursor", "limit", "status"]),
+        ("GET", f"/v1/generations/{UNKNOWN_ID}/trace?fromat=csv", "fromat", ["format"]),
+        ("GET", "/v1/models?x=1", "x", []),
+        ("POST", f"/v1/generations/{UNKNOWN_ID}/cancel?now=1", "now", []),
+    ],
+)
+def test_a_parameter_that_no_one_knows(
+    client: httpx.Client, method: str, path: str, name: str, allowed: list[str]
+) -> None:
+    problem = refused(client.request(method, path), 422, "invalid_request")
+    [error] = problem["errors"]
+    assert (error["parameter"], error["allowed"]) == (name, allowed)
 
 
 def test_a_last_event_id_that_is_no_number(client: httpx.Client) -> None:

@@ -25,6 +25,7 @@ from contracts.keys import (
 )
 from contracts.settings import Settings
 from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
+from contracts.webhooks import Delivery, DeliveryStatus
 from tests.app.conftest import serving
 from tests.app.hand import PNG, Hand
 
@@ -112,6 +113,23 @@ def test_what_has_expired_is_gone_with_all_that_belongs_to_it(
     again = client.post("/v1/generations", json={"prompt": "another"}, headers={"Idempotency-Key": "once"})
     assert again.status_code == 202
     assert "idempotency-replayed" not in again.headers
+
+
+def test_a_webhook_that_is_still_tried_keeps_its_job_for_a_day(
+    client: httpx.Client, redis: Redis, settings: Settings
+) -> None:
+    over = timedelta(hours=1)
+
+    def left(status: DeliveryStatus, past: timedelta) -> Hand:
+        hand = ended(submitted(client, redis, settings), now() - KEEP - past)
+        hand.redis.hset(job_key(hand.id), mapping=hash_fields(delivery=Delivery(status=status)))
+        return aged(hand, 2 * KEEP)
+
+    tried = left(DeliveryStatus.PENDING, over)
+    for gone in (left(DeliveryStatus.FAILED, over), left(DeliveryStatus.PENDING, timedelta(days=1) + over)):
+        swept(client, gone)
+    time.sleep(0.3)  # several sweeps more
+    assert client.get(f"/v1/generations/{tried.id}").status_code == 200
 
 
 def test_nothing_goes_that_runs_waits_or_ended_later(
