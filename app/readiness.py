@@ -12,17 +12,19 @@ async def reasons_not_ready(services: Services) -> list[str]:
     """Return why generations cannot run now; nothing where they can."""
     try:
         workers = await services.store.workers()
+        troubles = await services.store.troubles(services.settings.models)
     except RedisError:
         return ["Redis cannot be reached."]
-    found = [why_not(model, workers) for model in services.settings.models]
+    models = zip(services.settings.models, troubles, strict=True)
+    found = [why_not(model, workers, trouble) for model, trouble in models]
     return [reason for reason in found if reason]
 
 
-def why_not(model: str, workers: Sequence[WorkerBeat]) -> str | None:
-    """Return why a model cannot run now, or None."""
+def why_not(model: str, workers: Sequence[WorkerBeat], trouble: str | None) -> str | None:
+    """Return why a model cannot run now, or None; `trouble`: why no engine of it could be started lately."""
     states = {worker.state for worker in workers if worker.model == model}
-    if not states:
-        return f"No live worker for model '{model}'."
-    if states == {WorkerState.LOADING}:
-        return f"The worker for model '{model}' is still loading it."
-    return None
+    if states - {WorkerState.LOADING}:
+        return None
+    loading = f"The worker for model '{model}' is still loading it."
+    reason = loading if states else f"No live worker for model '{model}'."
+    return f"{reason} Its last engine could not be started: {trouble}." if trouble else reason

@@ -30,6 +30,7 @@ from contracts.keys import (
     pace_key,
     queue_name,
     sweep_key,
+    trouble_key,
     worker_key,
 )
 from contracts.quotes import Pace
@@ -223,6 +224,10 @@ class Store:
         fields = await self.redis.hmget(job_key(generation), "status", "events")
         status, last = fields
         return status is None or (Status(status).final and int(last) <= after)
+
+    async def troubles(self, models: Sequence[str]) -> list[str | None]:
+        """Return why engines of each model could not be started lately; None where they could."""
+        return await self.redis.mget([trouble_key(model) for model in models])
 
     async def workers(self) -> list[WorkerBeat]:
         """Return the workers that live."""

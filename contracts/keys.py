@@ -83,6 +83,11 @@ def pace_key(model: str) -> str:
     return f"{PREFIX}pace:{model}"
 
 
+def trouble_key(model: str) -> str:
+    """String with a time to live: why no engine of a model could be started, until one has been."""
+    return f"{PREFIX}trouble:{model}"
+
+
 def totals_key(model: str) -> str:
     """Hash: `contracts.totals.Totals` of a model."""
     return f"{PREFIX}totals:{model}"

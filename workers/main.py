@@ -22,6 +22,7 @@ from workers.resident import EngineStartError, Resident
 from workers.settings import WorkerSettings
 from workers.store import ArtifactStore
 from workers.supervisor import Supervisor
+from workers.trouble import tell
 from workers.worker import GenerationWorker
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def work(model: str, redis_url: str, settings: Settings, worker_settings: Worker
         supervisor = Supervisor(connection, engine, store, settings.max_attempts, beat.show)
         worker = GenerationWorker(rq_connection, supervisor, beat)
         try:
-            device = engine.start()
+            device = started(engine, connection)
             # Before anyone is told that it is ready, and so may stop it: RQ does this a moment later.
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, worker.request_stop)
@@ -71,6 +72,17 @@ def work(model: str, redis_url: str, settings: Settings, worker_settings: Worker
         finally:
             engine.kill()
     return 1 if supervisor.broken else 0
+
+
+def started(engine: Resident, connection: redis.Redis) -> str:
+    """Start the first engine, and have `readyz` say why where that fails; the name of its device."""
+    try:
+        device = engine.start()
+    except EngineStartError as error:
+        tell(connection, engine.spec.model, error)
+        raise
+    tell(connection, engine.spec.model, None)
+    return device
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -22,6 +22,7 @@ from workers.hold import load, patiently
 from workers.messages import Ending, Order
 from workers.resident import EngineRefusedError, EngineStartError, Resident
 from workers.store import ArtifactStore
+from workers.trouble import tell
 
 START_PAUSES = (0.0, 1.0, 4.0, 15.0)
 """Seconds before each attempt to start an engine; after the last one the worker ends."""
@@ -130,10 +131,13 @@ class Supervisor:
                 self.engine.start()
             except EngineRefusedError as error:
                 log.error("the model cannot be loaded any more: %s", error)  # noqa: TRY400 -- no trace needed
+                tell(self.connection, self.model, error)
                 break
             except EngineStartError as error:
                 log.warning("%s", error)
+                tell(self.connection, self.model, error)
             else:
+                tell(self.connection, self.model, None)
                 self._counts.add("engine_restarts")
                 self.show(WorkerState.READY)
                 return True

