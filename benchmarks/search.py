@@ -1,147 +1,198 @@
-"""Reward against strategy at one budget, on hard prompts of the bundled model, with paired differences.
+"""Reward against strategy and budget on hard prompts of the bundled model, in cells that add up over runs.
 
-python -m benchmarks.search --prompts 100 --seeds 2 --nfe 200 --processes 2
+python -m benchmarks.search --minutes 60      # go on where the last run stopped, then write tables and plots
+python -m benchmarks.search --minutes 0       # only write them
+python -m benchmarks.search --minutes 10 --device cuda --together 64 --rows 1024
 """
 
 import argparse
+import math
 import os
-import statistics
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from functools import cache
 from multiprocessing import get_context
-from typing import Any
 
 import torch
 
-from benchmarks.setup import HELD_OUT, Method, Task, picture, run
-from benchmarks.tables import mean_and_error, save, shown, table
+from benchmarks import cells, report
+from benchmarks.cells import Cell, Cells, Result
+from benchmarks.methods import BASE_NFE, METHODS, ORDER, Stage
+from benchmarks.pictures import print_of
+from benchmarks.setup import Task, picture, searched
+from benchmarks.together import together
 from models.shapes.world import hard_prompts
+from sampling.state import State
+from sampling.strategies import make_strategy
 
-DDIM = {"kernel": "ddim"}
-METHODS = {
-    "base": Method("base", {}, {}),
-    "best_of_n, 10 steps": Method("best_of_n", {}, {}),
-    "best_of_n, 4 steps": Method("best_of_n", {"steps": 4}, {}),
-    "best_of_n, 1 step": Method("best_of_n", {"steps": 1}, {}),
-    "local search at t = 1": Method("zero_order", {"steps": 1, "finish_steps": 4}, {}),
-    "zero_order": Method("zero_order", {"steps": 4}, {}),
-    "sop": Method("sop", {}, {}),
-    "smc": Method("smc", {}, {}),
-    "code": Method("code", {}, {}),
-    "svdd": Method("svdd", {}, {}),
-    "evolution": Method("evolution", {}, {}),
-    "rbf": Method("rbf", {}, {}),
-    "rbf, upstream": Method("rbf", {"mode": "upstream"}, {}),
-    "rbf, ddim kernel": Method("rbf", {}, DDIM),
-}
-VARIANTS = {
-    "rbf, diffusion scale 1": Method("rbf", {}, {"diffusion_scale": 1.0}),
-    "rbf, linear path": Method("rbf", {}, {"interpolant": "linear"}),
-    "rbf, ddim, 4 chains": Method("rbf", {"chains": 4}, DDIM),
-    "rbf, ddim, pool 50": Method("rbf", {"initial_noises": 50}, DDIM),
-    "rbf, ddim, 4 chains from the top of 50": Method(
-        "rbf", {"chains": 4, "initial_noises": 50, "start": "top"}, DDIM
-    ),
-    "rbf, ddim, no finish": Method("rbf", {"finish_steps": 0}, DDIM),
-    "rbf, ddim, 5 levels": Method("rbf", {}, DDIM | {"steps": 5}),
-    "svdd, ddim kernel": Method("svdd", {}, DDIM),
-    "smc, ddim kernel": Method("smc", {}, DDIM),
-    "code, ddim kernel": Method("code", {}, DDIM),
-}
-"""Compared only where they are named."""
-OURS = "rbf"
+PROMPTS = 200
+CHECKED = 5
+"""Old cells of each method that are made again when the code has changed: most must come out as they were.
+
+Not all: in bfloat16, or on another processor, rounding turns a close decision now and then."""
+
+Made = list[tuple[Cell, Result]]
 
 
-def measure(job: tuple[str, int, int, Mapping[str, Method], str]) -> list[dict[str, Any]]:
-    """Run every method on one prompt with one seed."""
-    prompt, seed, nfe, methods, given = job
-    task = Task.of(prompt, given)
-    rows = []
-    for name, method in methods.items():
-        started = time.perf_counter()
-        state = run(task, method, nfe, seed)
-        seconds = time.perf_counter() - started
-        best = state.best[0]
-        rows.append(
-            {
-                "method": name,
-                "prompt": prompt,
-                "seed": seed,
-                "given": best.reward,
-                "held_out": task.held_out(picture(best)),
-                "first": state.first_reward,
-                "nfe": state.ledger.nfe_spent,
-                "seconds": seconds,
-            }
-        )
-    return rows
+@dataclass(frozen=True)
+class Device:
+    """Where, in bfloat16 or not, and how much at once: searches side by side, rows in one call."""
+
+    name: str
+    half: bool
+    together: int
+    rows: int
 
 
-def _one_thread() -> None:
+@cache
+def prompts() -> list[str]:
+    """The hard set, which repeats a few short prompts: here each has one number."""
+    return list(dict.fromkeys(hard_prompts(2 * PROMPTS)))[:PROMPTS]
+
+
+@cache
+def possible(method: str, nfe: int) -> bool:
+    """Whether the budget pays for the method, and is not that of another row."""
+    chosen = METHODS[method]
+    if chosen.strategy == "base":
+        return nfe == BASE_NFE
+    return nfe != BASE_NFE and make_strategy(chosen.strategy, chosen.params).minimum_nfe(chosen.moves) <= nfe
+
+
+def missing(stages: Sequence[Stage], done: Mapping[Cell, Result]) -> Iterator[list[Cell]]:
+    """Cells to be made, in groups of one prompt and reward; each cell once."""
+    asked: set[Cell] = set()
+    for stage in stages:
+        for reward in stage.rewards:
+            for prompt in stage.prompts:
+                group = [
+                    cell
+                    for cell in stage.cells(reward, prompt)
+                    if cell not in done and cell not in asked and possible(cell.method, cell.nfe)
+                ]
+                asked.update(group)
+                if group:
+                    yield group
+
+
+def measure(group: Sequence[Cell], device: Device) -> Made:
+    """Make cells of one prompt and reward, side by side."""
     torch.set_num_threads(1)
+    task = Task.of(prompts()[group[0].prompt], group[0].reward, device.name, half=device.half)
+    methods = [METHODS[cell.method] for cell in group]
+    problems = [task.problem(c.nfe, c.seed, m.moves) for c, m in zip(group, methods, strict=True)]
+    chosen = {id(problem.sampler): method for problem, method in zip(problems, methods, strict=True)}
+    states = together(problems, lambda p: searched(p, chosen[id(p.sampler)]), device.together, device.rows)
+    pictures = torch.stack([picture(state.best[0]) for state in states]).cpu()
+    return [
+        (
+            cell,
+            Result(
+                given=state.best[0].reward,
+                held_out=task.held_out(image),
+                spent=state.ledger.nfe_spent,
+                picture=mark,
+                draws=draws_of(state) if METHODS[cell.method].strategy == "rbf" else "",
+            ),
+        )
+        for cell, state, image, mark in zip(group, states, pictures, print_of(pictures), strict=True)
+    ]
 
 
-def collect(jobs: list[Any], processes: int) -> list[dict[str, Any]]:
-    """Measure all jobs, one thread a process: two processes do more on two cores than one of two threads."""
-    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_one_thread) as pool:
-        rows: list[dict[str, Any]] = []
-        for done, part in enumerate(pool.map(measure, jobs), start=1):
-            rows += part
-            if done % 10 == 0:
-                print(f"{done} of {len(jobs)}", flush=True)
-    return rows
+def draws_of(state: State) -> str:
+    """Evaluations at each level of the grid, in order; all chains together, a shared pool once."""
+    counts: Counter[int] = Counter()
+    for level in state.levels:
+        counts[level.level] += level.draws
+    counts[0] = state.ledger.nfe_spent - sum(n for level, n in counts.items() if level)
+    return ".".join(str(counts[level]) for level in range(max(counts) + 1))
 
 
-def column(rows: list[dict[str, Any]], method: str, key: str) -> list[float]:
-    """One method's values by prompt, means over its seeds: prompts are independent, seeds of one are not.
+def make(groups: Iterator[list[Cell]], device: Device, processes: int, until: float) -> Iterator[Made]:
+    """Make groups of cells, as many at once as there are processes, until they or the time are at an end."""
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        running: set[Future[Made]] = set()
+        while True:
+            while len(running) < processes and time.monotonic() < until and (group := next(groups, None)):
+                running.add(pool.submit(measure, group, device))
+            if not running:
+                return
+            ended, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in ended:
+                yield future.result()
 
-    In the order of the prompts, so that two methods' columns are paired. The hard set repeats a few short
-    prompts; each counts once.
+
+def still_true(old: Cells, remake: Callable[[Iterator[list[Cell]]], Iterator[Made]]) -> Cells:
+    """Those of the old cells whose method, by a few of them made again, still comes to the same.
+
+    Asked for when weights, rewards or the code of the search have changed since the cells were made.
+
+    Args:
+        old: all of them.
+        remake: makes groups of cells anew.
     """
-    by_prompt: dict[str, list[float]] = {}
-    for row in rows:
-        if row["method"] == method:
-            by_prompt.setdefault(row["prompt"], []).append(row[key])
-    return [statistics.fmean(values) for values in by_prompt.values()]
+    old = {cell: result for cell, result in old.items() if cell.method in METHODS}
+    few: dict[str, list[Cell]] = {}
+    for cell in sorted(old, key=lambda cell: (cell.nfe, cell.prompt)):
+        few.setdefault(cell.method, []).append(cell)
+    groups = ([cell] for own in few.values() for cell in own[:: math.ceil(len(own) / CHECKED)])
+    votes: Counter[str] = Counter()
+    for made in remake(groups):
+        for cell, result in made:
+            same = abs(result.given - old[cell].given) < 0.01 and result.spent == old[cell].spent
+            votes[cell.method] += 1 if same else -1
+    changed = {method for method in few if votes[method] <= 0}
+    print(f"checked {len(few)} methods; begun anew: {', '.join(sorted(changed)) or 'none'}", flush=True)
+    return {cell: result for cell, result in old.items() if cell.method not in changed}
 
 
-def summary(rows: list[dict[str, Any]], methods: Sequence[str], given: str) -> str:
-    """The table: means with standard errors over prompts, and what `rbf` has over each, by pairs."""
-    lines = []
-    for name in methods:
-        cells = [name, f"{mean_and_error(column(rows, name, 'nfe'))[0]:.0f}"]
-        for key in ("given", "held_out"):
-            own, ours = column(rows, name, key), column(rows, OURS, key)
-            gain = "" if name == OURS else shown([a - b for a, b in zip(ours, own, strict=True)])
-            cells += [shown(own), gain]
-        lines.append(cells)
-    header = ["method", "NFE", given, "rbf over it", f"{HELD_OUT} (held out)", "rbf over it"]
-    return table(header, lines)
+def stages_of(options: argparse.Namespace) -> Sequence[Stage]:
+    """The usual order, or what was asked for."""
+    if not options.methods:
+        return ORDER
+    prompts = range(options.prompts)
+    return [
+        Stage(options.rewards, options.nfe, options.methods, prompts, seed) for seed in range(options.seeds)
+    ]
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--prompts", type=int, default=100, help="how many of the hard set")
-    parser.add_argument("--skip", type=int, default=0, help="how many to leave out before them")
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--nfe", type=int, default=200)
-    parser.add_argument("--reward", default="scene_match")
-    parser.add_argument("--methods", nargs="+", choices=METHODS | VARIANTS, default=list(METHODS))
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--name", default=None, help="of the result files; search_nfe200 for 200 NFE")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=60.0, help="what is under way then is finished")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="of one thread each")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--half", action="store_true", help="multiply in bfloat16: faster where the device can"
+    )
+    parser.add_argument("--together", type=int, default=64, help="searches side by side in a process")
+    parser.add_argument("--rows", type=int, default=24, help="the most in one call")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, help="in place of the usual order")
+    parser.add_argument(
+        "--rewards", nargs="+", default=["scene_match"], help="with --methods, as are those below"
+    )
+    parser.add_argument("--nfe", type=int, nargs="+", default=[100])
+    parser.add_argument("--prompts", type=int, default=PROMPTS)
+    parser.add_argument("--seeds", type=int, default=1)
     options = parser.parse_args(arguments)
-    methods = {name: (METHODS | VARIANTS)[name] for name in options.methods}
-    jobs = [
-        (prompt, seed, options.nfe, methods, options.reward)
-        for prompt in hard_prompts(options.skip + options.prompts)[options.skip :]
-        for seed in range(options.seeds)
-    ]
-    rows = collect(jobs, options.processes)
-    text = summary(rows, options.methods, options.reward)
-    settings = {key: value for key, value in vars(options).items() if key not in {"name", "processes"}}
-    save(options.name or f"search_nfe{options.nfe}", {"settings": settings, "rows": rows}, text)
+    device = Device(options.device, options.half, options.together, options.rows)
+    until = time.monotonic() + 60 * options.minutes
+    made_under, done = cells.read()
+    if options.minutes and made_under != cells.digest():
+        done = still_true(done, lambda groups: make(groups, device, options.processes, math.inf))
+    if options.minutes:
+        cells.write(done)
+        for made in make(missing(stages_of(options), done), device, options.processes, until):
+            cells.append(made)
+            done.update(made)
+            print(f"{len(done)} cells; prompt {made[0][0].prompt}, {len(made)} new", flush=True)
+        cells.write(cells.read()[1])
+    report.write(cells.read()[1])
 
 
 if __name__ == "__main__":

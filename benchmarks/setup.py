@@ -24,15 +24,39 @@ HELD_OUT = "scene_exact"
 
 
 @cache
-def backend() -> FlowBackend:
-    """The model `shapes` on the CPU, loaded once."""
-    return load_model("shapes")
+def backend(device: str = "cpu") -> FlowBackend:
+    """The model `shapes`, loaded once for each device."""
+    return load_model("shapes", device)
 
 
 @cache
-def reward(name: str) -> Reward:
-    """A reward on the CPU, loaded once."""
-    return load_reward(name)
+def reward(name: str, device: str = "cpu") -> Reward:
+    """A reward, loaded once for each device."""
+    return load_reward(name, device)
+
+
+@dataclass(frozen=True)
+class Halved:
+    """A session that multiplies in bfloat16; what it takes and gives stays float32."""
+
+    session: Session
+    device: str
+    forwards_per_nfe: int = 1
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """See Session."""
+        return self.session.latent_shape
+
+    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+        """See Session."""
+        with torch.autocast(self.device, torch.bfloat16):
+            return self.session.velocity(x, t)
+
+    def decode(self, x0: Tensor) -> Tensor:
+        """See Session."""
+        with torch.autocast(self.device, torch.bfloat16):
+            return self.session.decode(x0)
 
 
 @dataclass(frozen=True)
@@ -42,12 +66,16 @@ class Task:
     session: Session
     steering: Composite
     prompt: str
+    device: str = "cpu"
 
     @classmethod
-    def of(cls, prompt: str, given: str = "scene_match") -> "Task":
-        """Encode the prompt."""
-        session = backend().prepare(prompt, SIZE, SIZE, None)
-        return cls(session, Composite({given: Part(reward(given), 1.0, 0.0, 1.0)}), prompt)
+    def of(
+        cls, prompt: str, given: str = "scene_match", device: str = "cpu", *, half: bool = False
+    ) -> "Task":
+        """Encode the prompt; ``half``: see Halved."""
+        session = backend(device).prepare(prompt, SIZE, SIZE, None)
+        session = Halved(session, device) if half else session
+        return cls(session, Composite({given: Part(reward(given, device))}), prompt, device)
 
     def score(self, x0: Tensor) -> Scores:
         """Decode predictions and judge the pictures."""
@@ -75,6 +103,7 @@ class Task:
             seed=seed,
             nfe=nfe,
             sampler=sampler,
+            device=self.device,
         )
 
     def held_out(self, image: Tensor) -> float:
@@ -90,10 +119,19 @@ class Method:
     params: dict[str, Any]
     sampler: dict[str, Any]
 
+    @property
+    def moves(self) -> Sampler:
+        """The sampler itself."""
+        return replace(Sampler(), **self.sampler)
+
 
 def run(task: Task, method: Method, nfe: int, seed: int) -> State:
     """Search to the end and return the last state, with the picture of its best candidate."""
-    problem = task.problem(nfe, seed, replace(Sampler(), **method.sampler))
+    return searched(task.problem(nfe, seed, method.moves), method)
+
+
+def searched(problem: Problem, method: Method) -> State:
+    """The same for a problem at hand."""
     with torch.inference_mode():
         *_, last = search(problem, make_strategy(method.strategy, method.params))
     return last.state

@@ -1,0 +1,187 @@
+"""Tables and plots of all cells that there are: docs/results/search.md and docs/images/search_*.png."""
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cells import Cells, Result
+from benchmarks.methods import BASE_NFE, GUIDED, IDEAS, KERNELS, MAIN, METHODS
+from benchmarks.pictures import distance
+from benchmarks.setup import HELD_OUT
+from benchmarks.tables import TABLES, mean_and_error, shown, table
+
+OURS = "rbf"
+PLAIN = ("base", "best_of_n, 10 steps", "best_of_n, 4 steps", "best_of_n, 1 step", "rbf, upstream", OURS)
+GROUPS: Mapping[str, Sequence[str]] = {
+    "All strategies": [*MAIN],
+    "The simple ones, on all their cells": PLAIN,
+    "Paths and kernels": [OURS, "svdd", "smc", *KERNELS],
+    "Settings of rbf": [OURS, "rbf, upstream", *IDEAS],
+    "Guidance by the reward's gradient": ["base", OURS, *GUIDED],
+}
+BUDGETS = (50, 100, 200, 500)
+REWARDS = ("scene_match", "object_count")
+LEAST = 8
+"""Prompts that a table needs."""
+PREFACE = """# search
+
+Made by `python -m benchmarks.search` from benchmarks/results/search.csv;
+[search.md](../search.md) says what is compared.
+Mean ± standard error over prompts, all methods of a table on the same cells."""
+IMAGES = TABLES.parent / "images"
+LINES = {
+    "rbf": "C3",
+    "rbf, upstream": "C1",
+    "svdd": "C0",
+    "evolution": "C4",
+    "local search at t = 1": "C2",
+    "best_of_n, 1 step": "C7",
+    "best_of_n, 10 steps": "k",
+}
+
+Key = tuple[int, int]
+"""Prompt and seed: what cells of two methods are paired by."""
+Value = Callable[[Result], float]
+VALUES: Mapping[str, Value] = {"given": lambda r: r.given, "held_out": lambda r: r.held_out}
+
+
+def of(done: Cells, reward: str, nfe: int, method: str) -> dict[Key, Result]:
+    """One method's cells at one budget."""
+    budget = BASE_NFE if METHODS[method].strategy == "base" else nfe
+    wanted = (reward, budget, method)
+    return {(c.prompt, c.seed): r for c, r in done.items() if (c.reward, c.nfe, c.method) == wanted}
+
+
+def common(done: Cells, reward: str, nfe: int, methods: Sequence[str]) -> dict[str, dict[Key, Result]]:
+    """The methods that have cells, each with those that all of them have, in the order of prompts."""
+    found = {name: own for name in methods if (own := of(done, reward, nfe, name))}
+    shared = sorted(set.intersection(*map(set, found.values()))) if found else []
+    return {name: {key: own[key] for key in shared} for name, own in found.items()}
+
+
+def column(results: Mapping[Key, Result], value: Value) -> list[float]:
+    """Values by prompt, means over its seeds: prompts are independent, seeds of one are not."""
+    by_prompt: dict[int, list[float]] = {}
+    for (prompt, _), result in results.items():
+        by_prompt.setdefault(prompt, []).append(value(result))
+    return [statistics.fmean(values) for values in by_prompt.values()]
+
+
+def compared(results: Mapping[str, Mapping[Key, Result]], reward: str) -> str:
+    """A table: means with standard errors over prompts, and what `rbf` has over each, by pairs."""
+    lines = []
+    for name, own in results.items():
+        line = [name, f"{statistics.fmean(result.spent for result in own.values()):.0f}"]
+        for value in VALUES.values():
+            mine, ours = column(own, value), column(results[OURS], value)
+            gain = "" if name == OURS else shown([a - b for a, b in zip(ours, mine, strict=True)])
+            line += [shown(mine), gain]
+        lines.append(line)
+    lines.sort(key=lambda line: line[2])
+    header = ["method", "NFE spent", reward, "rbf over it", f"{HELD_OUT} (held out)", "rbf over it"]
+    return table(header, lines)
+
+
+def tables(done: Cells) -> Iterable[str]:
+    """Every table that there are enough prompts for, under its heading."""
+    for title, methods in GROUPS.items():
+        for reward in REWARDS:
+            for nfe in BUDGETS:
+                results = common(done, reward, nfe, methods)
+                keys = [*results.get(OURS, {})]
+                prompts = len({prompt for prompt, _ in keys})
+                if prompts >= LEAST and len(results) > 1:
+                    seeds = f"{len(keys)} searches of {prompts} prompts each"
+                    yield f"## {title}: {reward}, {nfe} NFE, {seeds}\n\n{compared(results, reward)}"
+
+
+def write(done: Cells) -> None:
+    """Write tables and plots."""
+    TABLES.mkdir(exist_ok=True)
+    text = "\n\n".join([PREFACE, *tables(done)])
+    (TABLES / "search.md").write_text(text + "\n", encoding="utf-8")
+    IMAGES.mkdir(exist_ok=True)
+    plot_budgets(done, IMAGES / "search_budget.png")
+    plot_levels(done, IMAGES / "search_levels.png")
+    plot_diversity(done, IMAGES / "search_diversity.png")
+
+
+def axes(count: int) -> tuple[Any, Any]:
+    """A figure of panels side by side."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 -- a worker process of the benchmark needs none
+
+    figure = Figure(figsize=(4.4 * count, 3.6), layout="constrained")
+    return figure, figure.subplots(1, count, squeeze=False)[0]
+
+
+def plot_budgets(done: Cells, path: Path) -> None:
+    """Reward against NFE with bands of one standard error; at each budget on the cells that all share."""
+    figure, panels = axes(2)
+    for panel, (title, value) in zip(panels, VALUES.items(), strict=True):
+        for name, colour in LINES.items():
+            points = []
+            for nfe in BUDGETS:
+                own = column(common(done, REWARDS[0], nfe, [*LINES]).get(name, {}), value)
+                if len(own) >= LEAST:
+                    points.append((nfe, *mean_and_error(own)))
+            if points:
+                nfe, mean, error = zip(*points, strict=True)
+                panel.plot(nfe, mean, marker="o", markersize=3, color=colour, label=name)
+                low, high = ([m + side * e for m, e in zip(mean, error, strict=True)] for side in (-1, 1))
+                panel.fill_between(nfe, low, high, color=colour, alpha=0.12, linewidth=0)
+        panel.set(
+            title=f"{REWARDS[0]} (given)" if title == "given" else f"{HELD_OUT} (held out)",
+            xscale="log",
+            xlabel="NFE",
+            xticks=BUDGETS,
+            xticklabels=[str(nfe) for nfe in BUDGETS],
+        )
+        panel.minorticks_off()
+        panel.grid(alpha=0.25)
+    panels[0].set_ylabel("mean over prompts")
+    panels[1].legend(fontsize=7, loc="lower right")
+    figure.savefig(path, dpi=110)
+
+
+def plot_levels(done: Cells, path: Path) -> None:
+    """Share of the budget that each level of the grid gets, under rbf and under upstream."""
+    figure, panels = axes(2)
+    for panel, method in zip(panels, (OURS, "rbf, upstream"), strict=True):
+        for nfe in BUDGETS:
+            rows = [
+                [int(draws) / result.spent for draws in result.draws.split(".")]
+                for result in of(done, REWARDS[0], nfe, method).values()
+                if result.draws
+            ]
+            if len(rows) >= LEAST:
+                shares = [statistics.fmean(level) for level in zip(*rows, strict=True)]
+                panel.plot(range(len(shares)), shares, marker="o", markersize=3, label=f"{nfe} NFE")
+        panel.set(title=method, xlabel="level (0: the initial pool; 10: the finish)", xticks=range(11))
+        panel.grid(alpha=0.25)
+        panel.legend(fontsize=7)
+    panels[0].set_ylabel("share of the NFE")
+    figure.savefig(path, dpi=110)
+
+
+def spread(results: Mapping[Key, Result]) -> list[float]:
+    """By prompt, the mean distance of the pictures of two seeds."""
+    prints: dict[int, list[str]] = {}
+    for (prompt, _), result in results.items():
+        if result.picture:
+            prints.setdefault(prompt, []).append(result.picture)
+    pairs = [[*combinations(own, 2)] for own in prints.values() if len(own) > 1]
+    return [statistics.fmean(distance(*pair) for pair in own) for own in pairs]
+
+
+def plot_diversity(done: Cells, path: Path) -> None:
+    """How far apart the pictures of two seeds are, at 100 NFE."""
+    figure, [panel] = axes(1)
+    spreads = {name: spread(of(done, REWARDS[0], 100, name)) for name in METHODS}
+    bars = {name: mean_and_error(own) for name, own in spreads.items() if len(own) >= LEAST}
+    for name, (mean, error) in bars.items():
+        panel.barh(name, mean, xerr=error, color="C3" if name == OURS else "C7")
+    panel.set(xlabel="distance of the pictures of two seeds, 100 NFE", xlim=(0, None))
+    panel.invert_yaxis()
+    figure.savefig(path, dpi=110)
