@@ -11,6 +11,7 @@ from contracts.names import did_you_mean
 from contracts.parsing import parse, pointer, posted_path, reward_params_problems, steps_of
 from contracts.requests import PRIORITIES, Budget, Caps, GenerationRequest, ResolvedRequest, RewardTerm
 from contracts.search import (
+    WALK,
     BaseParams,
     BestOfNParams,
     RbfParams,
@@ -70,6 +71,7 @@ def resolve(
         *size_problems("/width", resolved.width, model.width),
         *size_problems("/height", resolved.height, model.height),
         *guidance_problems(resolved.guidance_scale, model),
+        *walk_problems(request),
         *rbf_problems(resolved),
         *sop_problems(resolved),
         *image_problems(resolved),
@@ -85,6 +87,8 @@ def resolve(
 def filled(request: GenerationRequest, model: ModelFacts, caps: Caps) -> ResolvedRequest:
     """Fill in defaults, unchecked."""
     sampler = filled_sampler(request.sampler, model)
+    if isinstance(request.search, BaseParams | BestOfNParams):
+        sampler = sampler.model_copy(update=dict(WALK))
     terms = request.reward or (RewardTerm(name=model.reward),)
     return ResolvedRequest(
         prompt=request.prompt,
@@ -240,6 +244,18 @@ def guidance_problems(scale: float | None, model: ModelFacts) -> list[FieldProbl
         return []
     limits = f"from {facts.minimum} to {facts.maximum}" if facts else "null"
     return [FieldProblem(pointer="/guidance_scale", detail=f"Must be {limits} for model '{model.id}'.")]
+
+
+def walk_problems(request: GenerationRequest) -> list[FieldProblem]:
+    """Strategies that go the model's own way are not told another."""
+    if not isinstance(request.search, BaseParams | BestOfNParams):
+        return []
+    detail = f"Must be '{{}}' for strategy '{request.search.strategy}'."
+    return [
+        FieldProblem(pointer=f"/sampler/{name}", detail=detail.format(only), allowed=[only])
+        for name, only in WALK.items()
+        if name in request.sampler.model_fields_set and getattr(request.sampler, name) != only
+    ]
 
 
 def rbf_problems(resolved: ResolvedRequest) -> list[FieldProblem]:

@@ -66,6 +66,10 @@ class StrategyParams(Strict):
         return 1
 
 
+WALK: Mapping[str, str] = MappingProxyType({"interpolant": "linear", "kernel": "ode", "grid": "linear"})
+"""Sampler settings of the strategies `base` and `best_of_n`, which go the model's own way and no other."""
+
+
 class BaseParams(StrategyParams):
     """One deterministic run of the model: no search."""
 

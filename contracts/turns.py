@@ -94,7 +94,7 @@ READ_SCRIPT = """
 -- KEYS: job hashes; ARGV: what the names of RQ's lists begin with, and those of the lines
 local function ahead(id, owner, text)
   local readable, request = pcall(cjson.decode, text)
-  if not readable then return -1 end
+  if not readable or type(request) ~= 'table' or not request.model then return -1 end
   local list, line = ARGV[1] .. request.model, ARGV[2] .. request.model
   local shown = redis.call('LPOS', list, id)
   if shown then return shown end

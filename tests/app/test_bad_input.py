@@ -160,6 +160,8 @@ def test_every_problem_is_named_at_once(client: httpx.Client) -> None:
     ("posted", "allowed"),
     [
         ('"search": {"strategy": "x"}', sorted(STRATEGIES)),
+        ('"search": {"strategy": "base"}, "sampler": {"kernel": "ddim"}', ["ode"]),
+        ('"search": {"strategy": "best_of_n"}, "sampler": {"interpolant": "vp"}', ["linear"]),
         ('"search": {"strategy": "rbf", "mode": "x"}', ["upstream", "rollover"]),
         ('"search": {"strategy": "rbf", "mode": "upstream", "start": "top"}', ["best"]),
         ('"search": {"strategy": "rbf", "mode": "upstream", "width": 2}', ["1"]),

@@ -81,6 +81,15 @@ def test_a_waiting_job_is_read_with_its_place_in_one_round_trip(
     assert "cmdstat_multi" not in sent
 
 
+@pytest.mark.parametrize("broken", ["", "{", "{}", '"broken"', "null"])
+def test_a_request_that_cannot_be_read_hides_no_other_job(
+    submit: Submit, client: httpx.Client, redis: Redis, broken: str
+) -> None:
+    bad, good = submit(), submit()
+    redis.hset(f"rollover:job:{bad.id}", "request", broken)
+    assert [job["id"] for job in client.get("/v1/generations").json()["data"]] == [good.id]
+
+
 def test_a_page_is_not_disturbed_by_new_jobs(submit: Submit, client: httpx.Client) -> None:
     old = sorted((submit().id for _ in range(4)), reverse=True)
     first = client.get("/v1/generations?limit=2").json()

@@ -81,7 +81,7 @@ def test_what_was_chosen_is_stored(client: httpx.Client) -> None:
         "held_out": [],
         "budget": {"nfe": 40, "target_reward": 0.5},
         "search": {"strategy": "best_of_n", "steps": 4},
-        "sampler": {"diffusion": "flow_grpo", "kernel": "ddim", "eta": 0.5},
+        "sampler": {"diffusion": "flow_grpo", "eta": 0.5},
         "num_images": 3,
         "seed": 7,
         "metadata": {"owner": "me"},
@@ -95,6 +95,11 @@ def test_what_was_chosen_is_stored(client: httpx.Client) -> None:
     assert request["search"] == {"strategy": "best_of_n", "steps": 4}
     assert request["sampler"]["diffusion_scale"] == 0.7
     assert request["sampler"]["eta"] == 0.5
+    assert [request["sampler"][name] for name in ("interpolant", "kernel", "grid")] == [
+        "linear",
+        "ode",
+        "linear",
+    ]
     assert (request["num_images"], request["seed"], request["metadata"]) == (3, 7, {"owner": "me"})
 
 

@@ -9,7 +9,7 @@ from contracts.catalogue import MODELS, REWARDS
 from contracts.errors import InvalidRequestError
 from contracts.quotes import plan_of
 from contracts.resolution import accept
-from contracts.search import STRATEGY_PARAMS
+from contracts.search import STRATEGY_PARAMS, WALK
 from models import registry
 from models.rewards.protocol import Facts
 from sampling.sampler import Sampler
@@ -151,3 +151,9 @@ def test_the_facts_are_those_of_the_reward(name: str) -> None:
     stated = REWARDS[name]
     assert (stated.minimum, stated.maximum) == (facts.minimum, facts.maximum)
     assert stated.differentiable == facts.differentiable
+
+
+@pytest.mark.parametrize("strategy", ["base", "best_of_n"])
+def test_strategies_that_go_the_models_own_way_say_which(strategy: str) -> None:
+    made = make_strategy(strategy, {})
+    assert {name: getattr(made, name) for name in WALK} == WALK
