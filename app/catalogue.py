@@ -1,6 +1,6 @@
 """The catalogue as clients see it: facts, JSON schemas of parameters, and what is live now."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -31,8 +31,9 @@ class ModelEntry(ModelFacts):
 
 
 class RewardEntry(RewardFacts):
-    """A reward and the schema of its `params`."""
+    """A reward and the schema of its `params`; `available` where the server has what it needs."""
 
+    available: bool
     params: JsonSchema
 
 
@@ -110,14 +111,16 @@ def size_schema(size: SizeFacts) -> JsonSchema:
     }
 
 
-def rewards(served: Sequence[str]) -> RewardList:
-    """List the rewards that apply to some model served."""
+def rewards(served: Sequence[str], set_up: Container[str]) -> RewardList:
+    """List the rewards that apply to some model served; `set_up` have the setting that they need."""
     fitting = [f for f in REWARDS.values() if f.models is None or set(f.models) & set(served)]
-    return RewardList(
-        data=[
-            RewardEntry(**f.model_dump(), params=REWARD_PARAMS[f.name].model_json_schema()) for f in fitting
-        ]
-    )
+    return RewardList(data=[reward_entry(f, f.setting is None or f.name in set_up) for f in fitting])
+
+
+def reward_entry(facts: RewardFacts, available: bool) -> RewardEntry:  # noqa: FBT001 (a field)
+    """Describe one reward."""
+    params = REWARD_PARAMS[facts.name].model_json_schema()
+    return RewardEntry(**facts.model_dump(), available=available, params=params)
 
 
 def strategies() -> StrategyList:

@@ -67,7 +67,11 @@ class RewardFacts(Facts):
     higher_is_better: bool = True
     differentiable: bool
     weights: str | None = Field(description="the weights it loads; null: none")
-    licence: str
+    licence: str = Field(description="of its code")
+    weights_licence: str | None = Field(default=None, description="of its weights; null: as of its code")
+    setting: str | None = Field(
+        default=None, description="the server's setting that it needs; null: every server can run it"
+    )
     models: tuple[str, ...] | None = Field(description="models it makes sense for; null: every one")
     mean: float
     scale: float
@@ -140,6 +144,34 @@ def scene(name: str, title: str, *, differentiable: bool, weights: str | None) -
     )
 
 
+def weighty(
+    name: str,
+    title: str,
+    *,
+    bounds: tuple[float | None, float | None],
+    weights: str,
+    weights_licence: str,
+    mean: float = 0.0,
+    scale: float = 1.0,
+    differentiable: bool = True,
+) -> RewardFacts:
+    """Facts of a reward whose weights are fetched by hand; `mean` and `scale` are typical, not measured."""
+    return RewardFacts(
+        name=name,
+        title=title,
+        minimum=bounds[0],
+        maximum=bounds[1],
+        differentiable=differentiable,
+        weights=weights,
+        licence="Apache-2.0",
+        weights_licence=weights_licence,
+        setting="ROLLOVER_REWARD_PATHS",
+        models=None,
+        mean=mean,
+        scale=scale,
+    )
+
+
 REWARDS: Mapping[str, RewardFacts] = MappingProxyType(
     {
         facts.name: facts
@@ -179,6 +211,49 @@ REWARDS: Mapping[str, RewardFacts] = MappingProxyType(
                 scale=100.0,
             ),
             weight_free("sharpness", "Mean modified Laplacian of the luma"),
+            weighty(
+                "clip_score",
+                "CLIPScore: 2.5 times the cosine of picture and prompt in CLIP ViT-B/32",
+                bounds=(0.0, 2.5),
+                weights="openai/clip-vit-base-patch32",
+                weights_licence="MIT",
+                mean=0.75,
+                scale=0.1,
+            ),
+            weighty(
+                "pickscore",
+                "PickScore: what people would pick for the prompt, learned from Pick-a-Pic",
+                bounds=(None, None),
+                weights="yuvalkirstain/PickScore_v1",
+                weights_licence="none stated; the authors' code is MIT",
+                mean=21.0,
+                scale=1.0,
+            ),
+            weighty(
+                "hps",
+                "Human Preference Score v2.1: what people prefer for the prompt",
+                bounds=(-1.0, 1.0),
+                weights="RE-N-Y/hpsv21",
+                weights_licence="Apache-2.0 (the authors' own file)",
+                mean=0.28,
+                scale=0.03,
+            ),
+            weighty(
+                "aesthetic",
+                "LAION's aesthetic predictor v2: a rating from about 1 to 10 of the picture alone",
+                bounds=(None, None),
+                weights="shunk031/aesthetics-predictor-v2-sac-logos-ava1-l14-linearMSE",
+                weights_licence="Apache-2.0, on CLIP ViT-L/14 (MIT)",
+                mean=5.5,
+                scale=0.7,
+            ),
+            weighty(
+                "siglip",
+                "SigLIP 2: the probability that the prompt belongs to the picture",
+                bounds=(0.0, 1.0),
+                weights="google/siglip2-so400m-patch14-384",
+                weights_licence="Apache-2.0",
+            ),
         )
     }
 )

@@ -117,7 +117,7 @@ class Caps:
     """What a server allows in one submission.
 
     `whose` limit `max_nfe` is, for the refusal; `priority`: the highest; `networks`: inner ones that webhooks
-    may reach.
+    may reach; `rewards`: those that need a setting of the server's, and have it.
     """
 
     max_nfe: int = 5000
@@ -125,3 +125,4 @@ class Caps:
     priority: Priority = "high"
     whose: str = "on this server"
     networks: tuple[Network, ...] = ()
+    rewards: frozenset[str] = frozenset()

@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Sequence
 
 from contracts.baseline import reserved_nfe
-from contracts.catalogue import MODELS, REWARDS, ModelFacts, SizeFacts
+from contracts.catalogue import MODELS, REWARDS, ModelFacts, RewardFacts, SizeFacts
 from contracts.destinations import destination
 from contracts.errors import FieldProblem, InvalidRequestError
 from contracts.names import did_you_mean
@@ -66,8 +66,8 @@ def resolve(
     resolved = filled(request, model, caps or Caps())
     problems = [
         *prompt_problems(resolved.prompt, caps or Caps()),
-        *reward_problems(resolved),
-        *slope_problems(resolved),
+        *reward_problems(resolved, caps or Caps()),
+        *slope_problems(resolved, caps or Caps()),
         *size_problems("/width", resolved.width, model.width),
         *size_problems("/height", resolved.height, model.height),
         *guidance_problems(resolved.guidance_scale, model),
@@ -163,56 +163,69 @@ def prompt_problems(prompt: str, caps: Caps) -> list[FieldProblem]:
     return []
 
 
-def reward_problems(resolved: ResolvedRequest) -> list[FieldProblem]:
+def reward_problems(resolved: ResolvedRequest, caps: Caps) -> list[FieldProblem]:
     """Steering rewards are known, fit the model and weigh something; held-out ones are known and others."""
     terms, places = resolved.reward, [f"/reward/{i}" for i in range(len(resolved.reward))]
     names = [term.name for term in terms]
     problems = [
         problem
         for place, name in zip(places, names, strict=True)
-        for problem in reward_name_problems(f"{place}/name", name, resolved.model)
+        for problem in reward_name_problems(f"{place}/name", name, resolved.model, caps)
     ]
     problems += reward_params_problems(terms, places)
     if len(set(names)) < len(names):
         problems.append(FieldProblem(pointer="/reward", detail="Names a reward twice."))
     if all(term.weight == 0 for term in terms):
         problems.append(FieldProblem(pointer="/reward", detail="At least one weight must not be 0."))
-    return problems + held_out_problems(resolved, names)
+    return problems + held_out_problems(resolved, names, caps)
 
 
-def held_out_problems(resolved: ResolvedRequest, steering: Sequence[str]) -> list[FieldProblem]:
+def held_out_problems(resolved: ResolvedRequest, steering: Sequence[str], caps: Caps) -> list[FieldProblem]:
     """A held-out reward must not steer, or over-optimisation would hide."""
     problems: list[FieldProblem] = []
     for index, name in enumerate(resolved.held_out):
         place = f"/held_out/{index}"
-        problems += reward_name_problems(place, name, resolved.model)
+        problems += reward_name_problems(place, name, resolved.model, caps)
         if name in steering:
             detail = f"'{name}' steers this search, so it cannot be held out."
             problems.append(FieldProblem(pointer=place, detail=detail))
     return problems
 
 
-def reward_name_problems(place: str, name: str, model: str) -> list[FieldProblem]:
-    """A reward is in the catalogue and makes sense for the model."""
-    fitting = fitting_rewards(model)
+def reward_name_problems(place: str, name: str, model: str, caps: Caps) -> list[FieldProblem]:
+    """A reward is in the catalogue, makes sense for the model, and has on this server what it needs."""
+    usable = usable_rewards(model, caps)
     if name not in REWARDS:
-        return [unknown(place, "reward", name, fitting)]
-    if name not in fitting:
+        return [unknown(place, "reward", name, usable)]
+    if name in usable:
+        return []
+    facts = REWARDS[name]
+    if not fits(facts, model):
         detail = f"'{name}' does not apply to model '{model}'."
-        return [FieldProblem(pointer=place, detail=detail, allowed=sorted(fitting))]
-    return []
+    else:
+        detail = f"'{name}' is not set up on this server: its {facts.setting} says nothing of it."
+    return [FieldProblem(pointer=place, detail=detail, allowed=sorted(usable))]
 
 
-def fitting_rewards(model: str) -> list[str]:
-    """Rewards that make sense for the model."""
-    return [facts.name for facts in REWARDS.values() if facts.models is None or model in facts.models]
+def usable_rewards(model: str, caps: Caps) -> list[str]:
+    """Rewards that make sense for the model, and have on this server what they need."""
+    return [
+        name
+        for name, facts in REWARDS.items()
+        if fits(facts, model) and (facts.setting is None or name in caps.rewards)
+    ]
 
 
-def slope_problems(resolved: ResolvedRequest) -> list[FieldProblem]:
+def fits(facts: RewardFacts, model: str) -> bool:
+    """Whether a reward makes sense for the model."""
+    return facts.models is None or model in facts.models
+
+
+def slope_problems(resolved: ResolvedRequest, caps: Caps) -> list[FieldProblem]:
     """Rewards that guide have a gradient, all of them."""
     if not resolved.sampler.reward_guidance:
         return []
-    usable = sorted(name for name in fitting_rewards(resolved.model) if REWARDS[name].differentiable)
+    usable = sorted(name for name in usable_rewards(resolved.model, caps) if REWARDS[name].differentiable)
     return [
         FieldProblem(
             pointer=f"/reward/{index}/name",

@@ -8,7 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from contracts.catalogue import MODELS
+from contracts.catalogue import MODELS, REWARDS
 from contracts.destinations import Network
 from contracts.names import did_you_mean
 from contracts.requests import Caps
@@ -46,6 +46,10 @@ class Settings(BaseSettings):
         description="executions in a row that vanish and get no further before a job ends as worker_lost",
     )
     job_timeout_seconds: int = Field(default=3600, ge=1, description="longest execution of a job, in seconds")
+    reward_paths: Annotated[dict[str, Path], NoDecode] = Field(
+        default_factory=dict[str, Path],
+        description="folders with weights of [rewards](rewards.md): `name=folder`, comma separated",
+    )
     webhook_secret: SecretStr | None = Field(
         default=None,
         min_length=32,
@@ -81,6 +85,12 @@ class Settings(BaseSettings):
         """Read a comma-separated list."""
         return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
 
+    @field_validator("reward_paths", mode="before")
+    @classmethod
+    def split_paths(cls, value: object) -> object:
+        """Read `name=folder` pairs."""
+        return pairs(value) if isinstance(value, str) else value
+
     @field_validator("webhook_networks", mode="before")
     @classmethod
     def read_networks(cls, value: object) -> object:
@@ -105,6 +115,16 @@ class Settings(BaseSettings):
                 raise ValueError(f"unknown model '{name}'.{did_you_mean(name, MODELS)}")
         return self
 
+    @model_validator(mode="after")
+    def rewards_have_folders(self) -> Self:
+        """Refuse a folder for what is no reward, or for one that reads none."""
+        known = [name for name, facts in REWARDS.items() if facts.setting == "ROLLOVER_REWARD_PATHS"]
+        for name in self.reward_paths:
+            if name not in known:
+                hint = did_you_mean(name, known) or f" There are {', '.join(known)}."
+                raise ValueError(f"reward_paths: no reward '{name}' takes a folder.{hint}")
+        return self
+
     @property
     def artifacts(self) -> str:
         """URL of the artifact store."""
@@ -121,13 +141,25 @@ class Settings(BaseSettings):
         return is_loopback(self.host)
 
     @property
+    def rewards(self) -> frozenset[str]:
+        """Rewards that need a setting, and have it."""
+        return frozenset(self.reward_paths)
+
+    @property
     def caps(self) -> Caps:
         """What one submission may ask for."""
         return Caps(
             max_nfe=self.max_nfe,
             max_prompt_chars=self.max_prompt_chars,
             networks=self.webhook_networks,
+            rewards=self.rewards,
         )
+
+
+def pairs(text: str) -> dict[str, str]:
+    """Read `name=value` pairs, comma separated."""
+    parts = [part.partition("=") for part in text.split(",") if part.strip()]
+    return {name.strip(): value.strip() for name, _, value in parts}
 
 
 def is_loopback(host: str) -> bool:

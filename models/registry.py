@@ -57,6 +57,11 @@ REWARDS: Mapping[str, str] = MappingProxyType(
         "brightness": "models.rewards.brightness:Brightness",
         "colorfulness": "models.rewards.colorfulness:Colorfulness",
         "sharpness": "models.rewards.sharpness:Sharpness",
+        "clip_score": "models.rewards.clip_score:ClipScore",
+        "pickscore": "models.rewards.pickscore:PickScore",
+        "hps": "models.rewards.hps:Hps",
+        "aesthetic": "models.rewards.aesthetic:Aesthetic",
+        "siglip": "models.rewards.siglip:Siglip",
     }
 )
 
@@ -77,13 +82,19 @@ def load_entry(entry: ModelEntry, device: torch.device | str = "cpu") -> FlowBac
     return backend.load(entry.source, device=device, dtype=entry.dtype, inputs=entry.inputs)
 
 
-def load_reward(name: str, device: torch.device | str = "cpu") -> Reward:
+def load_reward(name: str, device: torch.device | str = "cpu", **needs: Any) -> Reward:  # noqa: ANN401 each reward's own
     """Load a reward onto a device.
+
+    Args:
+        name: of the reward.
+        device: where it shall run.
+        needs: what it needs beside, such as the `folder` of its weights.
 
     Raises:
         UnknownNameError: no such reward.
+        models.rewards.protocol.RewardLoadError: it lacks what it needs, or cannot be loaded from it.
     """
-    return imported(lookup("reward", name, REWARDS))(device)
+    return imported(lookup("reward", name, REWARDS))(device, **needs)
 
 
 def lookup(kind: str, name: str, table: Mapping[str, EntryT]) -> EntryT:

@@ -1,7 +1,7 @@
 """The resident engine: one model and its rewards, loaded once and warm for every job."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -28,6 +28,8 @@ from workers.meter import Clock, Metered, device_wait
 from workers.provenance import device_name, library_versions, reward_versions, weights_sha256
 from workers.settings import WorkerSettings
 
+Needs = Mapping[str, Mapping[str, Any]]
+"""For some rewards, by name, what they are made with beside their device."""
 log = logging.getLogger(__name__)
 
 
@@ -102,12 +104,18 @@ class Engine:
     backend: FlowBackend
     device: torch.device
     weights: str
+    needs: Needs = field(default_factory=dict[str, dict[str, Any]])
     rewards: dict[str, Reward] = field(default_factory=dict[str, Reward])
     halved: Callable[[], None] = lambda: None
 
     @classmethod
-    def load(cls, model: str, settings: WorkerSettings) -> Self:
+    def load(cls, model: str, settings: WorkerSettings, needs: Needs | None = None) -> Self:
         """Load a model and the rewards that its jobs use by default.
+
+        Args:
+            model: id in the registry.
+            settings: where and from what.
+            needs: what rewards need to be loaded, by name.
 
         Raises:
             models.registry.UnknownNameError: no such model.
@@ -116,7 +124,9 @@ class Engine:
         entry = registry.lookup("model", model, registry.MODELS)
         entry = replace(entry, source=settings.model_paths.get(model, entry.source))
         device = torch.device(chosen_device(settings.device))
-        engine = cls(model, registry.load_entry(entry, device), device, weights_sha256(entry.source))
+        engine = cls(
+            model, registry.load_entry(entry, device), device, weights_sha256(entry.source), needs or {}
+        )
         engine.preload()
         return engine
 
@@ -131,7 +141,7 @@ class Engine:
     def reward(self, name: str) -> Reward:
         """A reward, loaded on first use."""
         if name not in self.rewards:
-            self.rewards[name] = registry.load_reward(name, self.device)
+            self.rewards[name] = registry.load_reward(name, self.device, **self.needs.get(name, {}))
         return self.rewards[name]
 
     def open(self, request: ResolvedRequest, before: int = 0) -> Search:

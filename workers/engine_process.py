@@ -18,6 +18,7 @@ from workers.engine import Engine
 from workers.execution import Runner
 from workers.hold import connect
 from workers.messages import Heed, Order, Ready, Refused, Run, Spec, Tick
+from workers.needs import reward_needs
 from workers.store import ArtifactStore
 
 PR_SET_PDEATHSIG = 1
@@ -64,7 +65,7 @@ def main(pipe: "Connection[object, object]", spec: Spec) -> None:
     tracing.configure("rollover-engine")
     line = Line(pipe)
     try:
-        engine = Engine.load(spec.model, spec.worker_settings)
+        engine = Engine.load(spec.model, spec.worker_settings, reward_needs(spec.settings))
     except (ModelLoadError, UnknownNameError) as error:
         line.send(Refused(str(error)))
         return

@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import sys
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -14,8 +15,12 @@ LIBRARIES = ("rollover", "torch", "diffusers", "transformers", "numpy", "scipy",
 CHUNK = 1 << 20
 
 
+@cache
 def weights_sha256(folder: Path) -> str:
-    """One hash over every weight file of a model: its path below the folder and its bytes."""
+    """One hash over every weight file in a folder: its path below it and its bytes.
+
+    Computed once: what a process has loaded stays what it was.
+    """
     total = hashlib.sha256()
     for path in sorted(folder.rglob("*.safetensors")):
         total.update(path.relative_to(folder).as_posix().encode() + b"\0")
@@ -55,6 +60,9 @@ def _version(reward: Reward) -> str:
     total = hashlib.sha256()
     for path in files:
         total.update(file_sha256(path).encode())
+    folder: Path | None = getattr(reward, "folder", None)
+    if folder is not None:
+        total.update(weights_sha256(folder).encode())
     return total.hexdigest()[:12]
 
 

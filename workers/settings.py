@@ -6,6 +6,8 @@ from typing import Annotated
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from contracts.settings import pairs
+
 
 class WorkerSettings(BaseSettings):
     """Frozen settings, read once from `ROLLOVER_*` environment variables."""
@@ -33,7 +35,4 @@ class WorkerSettings(BaseSettings):
     @classmethod
     def split_pairs(cls, value: object) -> object:
         """Read `id=folder` pairs."""
-        if not isinstance(value, str):
-            return value
-        pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
-        return {name.strip(): folder.strip() for name, _, folder in pairs}
+        return pairs(value) if isinstance(value, str) else value

@@ -17,8 +17,8 @@ async def models(services: ServicesDep) -> catalogue.ModelList:
 
 @router.get("/rewards")
 async def rewards(services: ServicesDep) -> catalogue.RewardList:
-    """List the rewards."""
-    return catalogue.rewards(services.settings.models)
+    """List the rewards, and whether this server has what they need."""
+    return catalogue.rewards(services.settings.models, services.settings.rewards)
 
 
 @router.get("/strategies")

@@ -12,6 +12,13 @@ class RewardValueError(Exception):
     """A reward returned something that cannot be ranked: NaN, infinite, or not one score for each picture."""
 
 
+class RewardLoadError(Exception):
+    """A reward lacks what it needs, or its weights are incomplete, of another kind, or unsafe to load.
+
+    The message, one line, says what is wanted and how to get it.
+    """
+
+
 @dataclass(frozen=True)
 class Facts:
     """What is known of a reward without calling it.
@@ -21,7 +28,9 @@ class Facts:
         maximum: greatest score; None: no bound that says anything.
         differentiable: whether gradients flow from the scores to the pictures.
         source: where the formula comes from.
-        weights: the file of weights it loads; None: it loads none.
+        weights: the file of weights that comes with it; None: none does.
+        fetch: what to download into the folder that it is given, in this order: `repository [file ...]` of
+            the Hugging Face hub. Empty: it needs no folder.
     """
 
     minimum: float | None
@@ -29,10 +38,15 @@ class Facts:
     differentiable: bool
     source: str
     weights: Path | None = None
+    fetch: tuple[str, ...] = ()
 
 
 class Reward(Protocol):
-    """A score of pictures. Made by calling its class with the device it runs on."""
+    """A score of pictures.
+
+    Made by calling its class with the device it runs on, and with what it needs beside it: `folder`, where
+    `facts.fetch` says that there must be one.
+    """
 
     facts: ClassVar[Facts]
 

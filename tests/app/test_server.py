@@ -74,12 +74,26 @@ def test_models(client: httpx.Client, redis: Redis) -> None:
 
 def test_every_reward_listed_can_be_asked_for(client: httpx.Client) -> None:
     rewards = client.get("/v1/rewards").json()["data"]
-    assert len(rewards) == 8
-    for reward in rewards:
+    usable = [reward for reward in rewards if reward["available"]]
+    assert len(usable) == 8
+    for reward in usable:
         assert reward["params"]["type"] == "object"
         assert (
             client.post("/v1/generations", json={"prompt": "x", "reward": reward["name"]}).status_code == 202
         )
+
+
+def test_a_reward_without_its_setting_is_listed_and_refused(client: httpx.Client) -> None:
+    rewards = client.get("/v1/rewards").json()["data"]
+    [reward] = [reward for reward in rewards if reward["name"] == "pickscore"]
+    assert (reward["available"], reward["setting"]) == (False, "ROLLOVER_REWARD_PATHS")
+    for body in ({"reward": "pickscore"}, {"held_out": ["pickscore"]}):
+        answer = client.post("/v1/generations", json={"prompt": "x", **body})
+        [problem] = answer.json()["errors"]
+        assert answer.status_code == 422
+        assert "its ROLLOVER_REWARD_PATHS says nothing of it" in problem["detail"]
+        assert "brightness" in problem["allowed"]
+        assert "pickscore" not in problem["allowed"]
 
 
 def test_every_strategy_listed_can_be_asked_for_with_its_own_defaults(client: httpx.Client) -> None:

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from contracts.resolution import accept
 from contracts.settings import Settings
 
 
@@ -40,4 +41,22 @@ def test_settings_are_frozen() -> None:
 def test_a_value_that_cannot_be(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"ROLLOVER_{name}", value)
     with pytest.raises(ValidationError, match=name.lower() if name != "MODELS" else "model"):
+        Settings()
+
+
+def test_rewards_with_a_folder_are_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROLLOVER_REWARD_PATHS", "pickscore=/data/pick, hps=/data/hps")
+    settings = Settings()
+    assert settings.reward_paths == {"pickscore": Path("/data/pick"), "hps": Path("/data/hps")}
+    resolved = accept({"prompt": "x", "reward": "pickscore"}, caps=settings.caps)
+    assert resolved.reward[0].name == "pickscore"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [("pikscore=/x", "Did you mean 'pickscore'"), ("brightness=/x", "There are clip_score, pickscore, hps")],
+)
+def test_a_folder_for_no_reward_is_refused(monkeypatch: pytest.MonkeyPatch, value: str, said: str) -> None:
+    monkeypatch.setenv("ROLLOVER_REWARD_PATHS", value)
+    with pytest.raises(ValidationError, match=said):
         Settings()

@@ -37,7 +37,7 @@ def test_an_unknown_reward_is_answered_with_the_nearest() -> None:
 
 
 def test_a_name_like_none_is_answered_with_them_all() -> None:
-    with pytest.raises(UnknownNameError, match=r"known are brightness, .* sharpness"):
+    with pytest.raises(UnknownNameError, match=r"known are aesthetic, .* sharpness"):
         load_reward("zzz")
 
 

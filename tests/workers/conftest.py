@@ -64,7 +64,9 @@ class Desk:
         given |= {"budget": {"nfe": 60}} | body
         raw = Redis.from_url(self.settings.redis_url or "")
         with raw:
-            return Enqueuer(raw, self.settings).submit(Record.new(accept(given)), "").id
+            return (
+                Enqueuer(raw, self.settings).submit(Record.new(accept(given, caps=self.settings.caps)), "").id
+            )
 
     def run(self, **body: object) -> Record:
         job = self.submit(**body)

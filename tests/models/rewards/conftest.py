@@ -1,0 +1,124 @@
+"""Tiny reward models of random weights, of the true classes, in the folders that the hub would give."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPTokenizer,
+    PreTrainedTokenizerFast,
+    SiglipConfig,
+    SiglipImageProcessorPil,
+    SiglipModel,
+)
+
+from models.rewards.aesthetic import AestheticPredictor
+from tests.models.rewards.open_clip import OpenClip
+
+NetworkT = TypeVar("NetworkT", bound=torch.nn.Module)
+SIZE, PATCH = 32, 8
+START, END = "<|startoftext|>", "<|endoftext|>"
+TOWER = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+VISION = TOWER | {"image_size": SIZE, "patch_size": PATCH, "hidden_act": "gelu"}
+
+
+def clip_tokenizer() -> CLIPTokenizer:
+    """CLIP's own, without merges: one token for each byte."""
+    letters = sorted(ByteLevel.alphabet())
+    words = [*letters, *(letter + "</w>" for letter in letters), START, END]
+    return CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=77)
+
+
+def clip_config() -> CLIPConfig:
+    tokenizer = clip_tokenizer()
+    text = TOWER | {
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": 77,
+        "hidden_act": "gelu",
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "projection_dim": 12,
+    }
+    return CLIPConfig(text_config=text, vision_config=VISION | {"projection_dim": 12}, projection_dim=12)
+
+
+def make_clip(folder: Path) -> None:
+    lively(CLIPModel(clip_config())).save_pretrained(folder)
+    add_processors(folder)
+
+
+def add_processors(folder: Path) -> None:
+    clip_tokenizer().save_pretrained(folder)
+    square = {"height": SIZE, "width": SIZE}
+    CLIPImageProcessorPil(size={"shortest_edge": SIZE}, crop_size=square).save_pretrained(folder)
+
+
+def make_aesthetic(folder: Path) -> None:
+    config: Any = clip_config().vision_config
+    lively(AestheticPredictor(config)).save_pretrained(folder)
+    add_processors(folder)
+
+
+def make_siglip(folder: Path) -> None:
+    text = TOWER | {"vocab_size": 300, "max_position_embeddings": 64, "projection_size": 16}
+    network = SiglipModel(SiglipConfig(text_config=text, vision_config=VISION))
+    network.logit_bias.data.fill_(-0.5)
+    lively(network).save_pretrained(folder)
+    letters = Tokenizer(models.WordLevel({chr(i): i for i in range(256)} | {"<eos>": 256}, unk_token="?"))  # noqa: S106 no password
+    letters.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    letters.post_processor = processors.TemplateProcessing(single="$A <eos>", special_tokens=[("<eos>", 256)])
+    PreTrainedTokenizerFast(tokenizer_object=letters, pad_token=chr(0), eos_token="<eos>").save_pretrained(  # noqa: S106
+        folder
+    )
+    SiglipImageProcessorPil(size={"height": SIZE, "width": SIZE}, resample=2).save_pretrained(folder)
+
+
+def lively(network: NetworkT) -> NetworkT:
+    """The network with larger weights: fresh ones give every picture nearly the same score."""
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if weight.ndim > 1:
+                weight.copy_(torch.randn(weight.shape) * (0.5 if "embedding" in name else 0.3))
+    return network
+
+
+def make_hps(folder: Path) -> None:
+    """As the two repositories give it: open_clip's weights, and the rest as transformers has it."""
+    CLIPModel(clip_config()).save_pretrained(folder)
+    add_processors(folder)
+    network = lively(OpenClip(clip_config()))
+    save_file({f"model.{name}": w for name, w in network.state_dict().items()}, folder / "model.safetensors")
+
+
+MAKERS: Mapping[str, Callable[[Path], None]] = {
+    "clip_score": make_clip,
+    "pickscore": make_clip,
+    "aesthetic": make_aesthetic,
+    "siglip": make_siglip,
+    "hps": make_hps,
+}
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of a reward's tiny weights, by its name; made when first asked for."""
+    made: dict[str, Path] = {}
+
+    def folder(name: str) -> Path:
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp(name)
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                MAKERS[name](made[name])
+        return made[name]
+
+    return folder
