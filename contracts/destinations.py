@@ -1,6 +1,6 @@
-"""Where a webhook may go: what its URL looks like, and which addresses are not somebody's inside.
+"""Where a request may go: what its URL looks like, and which addresses are not somebody's inside.
 
-A client chooses the URL, so the one who connects must not be led to what only the server can reach.
+A client chooses a webhook's URL, so the one who connects must not be led to what only the server can reach.
 """
 
 import re
@@ -47,17 +47,20 @@ class Destination:
         return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
 
 
-def destination(url: str, allowed: Iterable[Network] = ()) -> Destination:
-    """Take a webhook's URL apart.
+def destination(
+    url: str, allowed: Iterable[Network] = (), setting: str = "ROLLOVER_WEBHOOK_NETWORKS"
+) -> Destination:
+    """Take a URL apart.
 
     Names are not resolved here: what they stand for may be another thing when the time comes.
 
     Args:
         url: as posted.
-        allowed: inner networks that webhooks may reach.
+        allowed: inner networks that may be reached.
+        setting: what they are allowed by, for the refusal.
 
     Raises:
-        ValueError: webhooks cannot go there; the message says what a URL must be.
+        ValueError: nothing may go there; the message says what a URL must be.
     """
     if not VISIBLE.fullmatch(url):
         raise ValueError("Must be visible ASCII characters, others percent-encoded, names as `xn--...`.")
@@ -67,7 +70,7 @@ def destination(url: str, allowed: Iterable[Network] = ()) -> Destination:
     if "#" in url:
         raise ValueError("Must have no fragment.")
     host = (parts.hostname or "").removesuffix(".")
-    check_host(host, tuple(allowed))
+    check_host(host, tuple(allowed), setting)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Destination(parts.scheme, host, port_of(parts), target)
 
@@ -84,7 +87,7 @@ def split(url: str) -> SplitResult:
 
 
 def port_of(parts: SplitResult) -> int:
-    """Return the port; those of other well-known services are none of a webhook's."""
+    """Return the port; those of other well-known services are none of ours."""
     default = PORTS[parts.scheme]
     try:
         port = default if parts.port is None else parts.port
@@ -95,30 +98,30 @@ def port_of(parts: SplitResult) -> int:
     return port
 
 
-def check_host(host: str, allowed: tuple[Network, ...]) -> None:
+def check_host(host: str, allowed: tuple[Network, ...], setting: str) -> None:
     """Refuse a host that is an inner address whatever a resolver says, or no host at all."""
     try:
         address = ip_address(host)
     except ValueError:
-        check_name(host, allowed)
+        check_name(host, allowed, setting)
         return
     if not reachable(address, allowed):
         raise ValueError(
             "Must not lead to a private, loopback, link-local or otherwise inner address, "
-            "unless the server's ROLLOVER_WEBHOOK_NETWORKS lists it."
+            f"unless the server's {setting} lists it."
         )
 
 
-def check_name(host: str, allowed: tuple[Network, ...]) -> None:
+def check_name(host: str, allowed: tuple[Network, ...], setting: str) -> None:
     """Refuse what is no name, and the name of the server's own machine."""
     if not NAME.fullmatch(host) or NUMERIC.fullmatch(host):
         raise ValueError("Its host must be a name, or an address in its usual form.")
     if host == "localhost" or host.endswith(".localhost"):
-        check_host("127.0.0.1", allowed)
+        check_host("127.0.0.1", allowed, setting)
 
 
 def reachable(address: Address, allowed: Iterable[Network] = ()) -> bool:
-    """Whether webhooks may go to an address: a public one, or one of a network that is allowed."""
+    """Whether requests may go to an address: a public one, or one of a network that is allowed."""
     bare = carried(address)
     return public(bare) or any(bare in network for network in allowed)
 

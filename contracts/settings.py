@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from contracts.catalogue import MODELS, REWARDS
-from contracts.destinations import Network
+from contracts.destinations import Destination, Network, destination
 from contracts.names import did_you_mean
 from contracts.requests import Caps
 
@@ -49,6 +49,22 @@ class Settings(BaseSettings):
     reward_paths: Annotated[dict[str, Path], NoDecode] = Field(
         default_factory=dict[str, Path],
         description="folders with weights of [rewards](rewards.md): `name=folder`, comma separated",
+    )
+    reward_url: str | None = Field(
+        default=None, description="scoring service behind the reward `http`; unset: there is none"
+    )
+    reward_token: SecretStr | None = Field(
+        default=None, description="what the scoring service is sent as `Authorization: Bearer`"
+    )
+    reward_networks: Annotated[tuple[Network, ...], NoDecode] = Field(
+        default=(),
+        description="inner networks where the scoring service may be, comma separated, such as `10.1.0.0/16`",
+    )
+    reward_timeout_seconds: float = Field(
+        default=20.0,
+        gt=0,
+        le=60,
+        description="time the scoring service has for one answer; it gets three tries",
     )
     webhook_secret: SecretStr | None = Field(
         default=None,
@@ -91,7 +107,7 @@ class Settings(BaseSettings):
         """Read `name=folder` pairs."""
         return pairs(value) if isinstance(value, str) else value
 
-    @field_validator("webhook_networks", mode="before")
+    @field_validator("webhook_networks", "reward_networks", mode="before")
     @classmethod
     def read_networks(cls, value: object) -> object:
         """Read a comma-separated list of networks."""
@@ -125,6 +141,23 @@ class Settings(BaseSettings):
                 raise ValueError(f"reward_paths: no reward '{name}' takes a folder.{hint}")
         return self
 
+    @model_validator(mode="after")
+    def scoring_service_can_be_reached(self) -> Self:
+        """Refuse a scoring service at no URL, or at an inner address that is not allowed."""
+        if self.scoring is None and self.reward_token:
+            raise ValueError("reward_token: there is no ROLLOVER_REWARD_URL to send it to")
+        return self
+
+    @property
+    def scoring(self) -> Destination | None:
+        """Where the reward `http` is asked for. Raises ValueError where it must not be."""
+        if self.reward_url is None:
+            return None
+        try:
+            return destination(self.reward_url, self.reward_networks, "ROLLOVER_REWARD_NETWORKS")
+        except ValueError as error:
+            raise ValueError(f"reward_url: {error}") from None
+
     @property
     def artifacts(self) -> str:
         """URL of the artifact store."""
@@ -143,7 +176,7 @@ class Settings(BaseSettings):
     @property
     def rewards(self) -> frozenset[str]:
         """Rewards that need a setting, and have it."""
-        return frozenset(self.reward_paths)
+        return frozenset([*self.reward_paths, *(["http"] if self.reward_url else [])])
 
     @property
     def caps(self) -> Caps:

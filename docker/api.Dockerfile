@@ -8,6 +8,7 @@ WORKDIR /srv/rollover
 
 COPY pyproject.toml requirements.lock README.md LICENSE ./
 COPY contracts contracts
+COPY outbound outbound
 COPY rollover rollover
 COPY app app
 RUN pip install -c requirements.lock '.[api,s3]'

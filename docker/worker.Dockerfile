@@ -18,6 +18,7 @@ RUN pip install -c requirements.lock torch
 COPY pyproject.toml README.md LICENSE ./
 COPY contracts contracts
 COPY models models
+COPY outbound outbound
 COPY rollover rollover
 COPY sampling sampling
 COPY workers workers

@@ -57,6 +57,7 @@ REWARDS: Mapping[str, str] = MappingProxyType(
         "brightness": "models.rewards.brightness:Brightness",
         "colorfulness": "models.rewards.colorfulness:Colorfulness",
         "sharpness": "models.rewards.sharpness:Sharpness",
+        "http": "models.rewards.http:Http",
         "clip_score": "models.rewards.clip_score:ClipScore",
         "pickscore": "models.rewards.pickscore:PickScore",
         "hps": "models.rewards.hps:Hps",

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from app.webhooks.sending import Answer, Sender, resolve
+from app.webhooks.sending import Answer, Sender
+from outbound.posting import resolve
 from tests.app.webhooks.receiver import Receiver, receiving
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
