@@ -267,6 +267,13 @@ REWARDS: Mapping[str, RewardFacts] = MappingProxyType(
                 weights="google/siglip2-so400m-patch14-384",
                 weights_licence="Apache-2.0",
             ),
+            weighty(
+                "vqa_score",
+                "VQAScore: how likely Qwen2.5-VL answers Yes when asked whether it shows the prompt",
+                bounds=(0.0, 1.0),
+                weights="Qwen/Qwen2.5-VL-7B-Instruct",
+                weights_licence="Apache-2.0",
+            ),
         )
     }
 )

@@ -63,6 +63,7 @@ REWARDS: Mapping[str, str] = MappingProxyType(
         "hps": "models.rewards.hps:Hps",
         "aesthetic": "models.rewards.aesthetic:Aesthetic",
         "siglip": "models.rewards.siglip:Siglip",
+        "vqa_score": "models.rewards.vqa_score:VqaScore",
     }
 )
 

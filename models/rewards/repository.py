@@ -36,9 +36,11 @@ def load_network(
     network: type[NetworkT],
     folder: Path,
     device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    *,
     rename: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
 ) -> NetworkT:
-    """A frozen network in float32 with every weight from safetensors.
+    """A frozen network with every weight from safetensors.
 
     transformers fills weights that a file lacks with random numbers and a log line.
 
@@ -46,13 +48,14 @@ def load_network(
         network: transformers' class.
         folder: with its `config.json` and its weights.
         device: where it shall run.
+        dtype: of its weights.
         rename: the network's weights from those of `model.safetensors`, where another program saved them.
 
     Raises:
         RewardLoadError: files are missing, corrupt, of another network, or pickles only.
     """
     require(folder, "config.json")
-    options: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "local_files_only": True}
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "local_files_only": True}
     source: Path | None = folder
     # transformers types both by what they may be in other classes, and with other options.
     anything: Any = network

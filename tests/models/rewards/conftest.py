@@ -15,6 +15,9 @@ from transformers import (
     CLIPModel,
     CLIPTokenizer,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLImageProcessorPil,
     SiglipConfig,
     SiglipImageProcessorPil,
     SiglipModel,
@@ -99,12 +102,55 @@ def make_hps(folder: Path) -> None:
     save_file({f"model.{name}": w for name, w in network.state_dict().items()}, folder / "model.safetensors")
 
 
+def make_qwen(folder: Path) -> None:
+    special = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
+    letters = sorted(ByteLevel.alphabet())
+    tokenizer = Tokenizer(
+        models.BPE({letter: i for i, letter in enumerate([*letters, "Ye", "Yes"])}, [("Y", "e"), ("Ye", "s")])
+    )
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, additional_special_tokens=special)
+    fast.save_pretrained(folder)
+    ids: dict[str, Any] = {word: fast.convert_tokens_to_ids(word) for word in special}
+    text = {
+        "vocab_size": len(fast),
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4},
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+    vision = {
+        "depth": 2,
+        "hidden_size": 16,
+        "out_hidden_size": 16,
+        "intermediate_size": 24,
+        "num_heads": 2,
+        "patch_size": 4,
+        "window_size": 16,
+        "fullatt_block_indexes": [1],
+    }
+    config = Qwen2_5_VLConfig(
+        text_config=text,
+        vision_config=vision,
+        image_token_id=ids["<|image_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+    )
+    lively(Qwen2_5_VLForConditionalGeneration(config)).save_pretrained(folder)
+    Qwen2VLImageProcessorPil(patch_size=4, min_pixels=256, max_pixels=4096).save_pretrained(folder)
+
+
 MAKERS: Mapping[str, Callable[[Path], None]] = {
     "clip_score": make_clip,
     "pickscore": make_clip,
     "aesthetic": make_aesthetic,
     "siglip": make_siglip,
     "hps": make_hps,
+    "vqa_score": make_qwen,
 }
 
 
