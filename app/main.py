@@ -1,58 +1,33 @@
 """The application: settings in, ASGI out."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
-from pydantic.json_schema import models_json_schema
 
 from app import problems
 from app.callers import RateLimitHeaders
 from app.expiry import sweep_forever
 from app.logs import RequestLog
 from app.metrics import MeasureRequests, RequestMetrics
+from app.openapi import openapi_of
 from app.parameters import only_known
 from app.routes import catalogue, generations, health, images, outputs, quotes, studio, webhooks
 from app.services import Services, opened
 from app.traces import TraceRequests
-from contracts.errors import Problem
-from contracts.events import EVENT
-from contracts.extension import ExtensionRequest
-from contracts.openai import OpenAIImageRequest
-from contracts.requests import GenerationRequest
 from contracts.settings import Settings
 from contracts.tracing import wanted
-
-SCHEMA_REF = "#/components/schemas/{model}"
 
 
 class State(TypedDict):
     """What every request finds in `request.state`."""
 
     services: Services
-
-
-def openapi_of(app: FastAPI, described: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return the OpenAPI document, with the models that routes read and write by hand added to it once."""
-    if app.openapi_schema is None:
-        schemas = described().setdefault("components", {}).setdefault("schemas", {})
-        _, definitions = models_json_schema(
-            [
-                (GenerationRequest, "validation"),
-                (ExtensionRequest, "validation"),
-                (OpenAIImageRequest, "validation"),
-                (Problem, "serialization"),
-            ],
-            ref_template=SCHEMA_REF,
-        )
-        events = EVENT.json_schema(ref_template=SCHEMA_REF)
-        schemas |= definitions["$defs"] | events.pop("$defs") | {"Event": events}
-    return described()
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -86,7 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.openapi = partial(openapi_of, app, app.openapi)
+    app.openapi = partial(openapi_of, app, app.openapi, settings)
     problems.install(app)
     app.add_middleware(RateLimitHeaders)
     app.state.metrics = RequestMetrics()

@@ -19,6 +19,8 @@ from rollover import RolloverError
 from tests.chaos.arena import Arena
 
 SEEDS = range(8)
+DISK = "full disk"
+"""What happens in place of a kill: for half the time until the next the engines can write nothing."""
 
 
 def main() -> int:
@@ -58,8 +60,9 @@ def everything(arena: Arena, options: argparse.Namespace) -> int:
             seed = chosen.choice(SEEDS)
             jobs.append((arena.submit(seed, options.nfe, chosen.choice(PRIORITIES)), seed))
         if time.monotonic() >= next_kill:
-            name = chosen.choice(sorted(arena.pids()))
-            kills[name.rstrip("-12")] += arena.kill(name)
+            name = chosen.choice([*sorted(arena.pids()), DISK])
+            happened = arena.fill_disk(options.every / 2) if name == DISK else arena.kill(name)
+            kills[name.rstrip("-12")] += bool(happened)
             next_kill += options.every
         time.sleep(0.05)
     print(f"{sum(kills.values())} kills in {time.monotonic() - began:.0f} s: {dict(kills)}")

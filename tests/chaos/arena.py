@@ -21,7 +21,7 @@ from contracts.totals import Totals
 from rollover import Client, RolloverError
 from rollover.processes import Child, Command
 from rollover.serve import Stack, StackSettings
-from tests.chaos.processes import engine_of
+from tests.chaos.processes import engine_of, full_disk
 from tests.chaos.receivers import SETTINGS, Receivers
 
 PROMPT = "two red circles and a blue square"
@@ -102,6 +102,16 @@ class Arena:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         return True
+
+    def fill_disk(self, seconds: float) -> int:
+        """Let the engines write nothing for a while, as on a full disk; how many there were."""
+        engines = [pid for name, pid in self.pids().items() if name.startswith("engine")]
+        with contextlib.ExitStack() as full:
+            for pid in engines:
+                with contextlib.suppress(ProcessLookupError):
+                    full.enter_context(full_disk(pid))
+            time.sleep(seconds)
+        return len(engines)
 
     def submit(self, seed: int, nfe: int, priority: str = "normal") -> str:
         """Submit a job, however often that takes; its id. Asked again it is the same job."""

@@ -23,6 +23,7 @@ def test_no_job_is_lost_whatever_is_killed(short_dir: Path, tmp_path: Path) -> N
         for name in ("engine-1", "worker-2", "valkey", "api", "engine-2", "webhooks", "worker-1"):
             time.sleep(1.0)
             arena.kill(name)
+        assert arena.fill_disk(2.0)
         for job, _ in jobs:
             arena.ended(job, within=300)
         assert [fault for job, seed in jobs for fault in arena.faults(job, expected[seed])] == []

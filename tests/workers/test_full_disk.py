@@ -1,29 +1,15 @@
 """A disk that is full for the engine: the kernel refuses each byte that it writes to any file."""
 
 import hashlib
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from contracts.events import CandidateEvent, LevelEvent
 from contracts.jobs import Status
 from contracts.keys import WORKERS_KEY, image_path, trace_path
-from tests.chaos.processes import engine_of
+from tests.chaos.processes import engine_of, full_disk
 from tests.workers.conftest import Desk, Start, wait_for
 from workers import store as store_module
-
-
-@contextmanager
-def full_disk(pid: int = 0) -> Iterator[None]:
-    """Have a process (0: this one) write no byte meanwhile, as root or not, on whatever disk."""
-    before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, before[1]))
-    try:
-        yield
-    finally:
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
 
 
 def test_a_search_needs_no_disk_and_its_result_waits_for_one(desk: Desk, start: Start) -> None:
