@@ -159,7 +159,7 @@ class Stack:
         self._socket_dir = tempfile.TemporaryDirectory(prefix="rollover-")
         path = Path(self._socket_dir.name) / "valkey.sock"
         (data_dir / "valkey").mkdir(parents=True, exist_ok=True)
-        self._spawn("valkey", _valkey(path, data_dir / "valkey"), os.environ, grace=20.0)
+        self._spawn("valkey", _valkey(path, data_dir / "valkey"), {**os.environ}, grace=20.0)
         self._wait(lambda: _answers_ping(path), "Valkey")
         # For `rollover keys`, which must find the server that this stack uses.
         (data_dir / ADDRESS_FILE).write_text(f"unix://{path}", encoding="utf-8")

@@ -21,6 +21,9 @@ from tests.chaos.arena import Arena
 SEEDS = range(8)
 DISK = "full disk"
 """What happens in place of a kill: for half the time until the next the engines can write nothing."""
+CLOCK = "clock"
+"""Likewise: the wall clock of all processes is set, up to `FAR` seconds from the true one."""
+FAR = 3600
 
 
 def main() -> int:
@@ -60,12 +63,12 @@ def everything(arena: Arena, options: argparse.Namespace) -> int:
             seed = chosen.choice(SEEDS)
             jobs.append((arena.submit(seed, options.nfe, chosen.choice(PRIORITIES)), seed))
         if time.monotonic() >= next_kill:
-            name = chosen.choice([*sorted(arena.pids()), DISK])
-            happened = arena.fill_disk(options.every / 2) if name == DISK else arena.kill(name)
-            kills[name.rstrip("-12")] += bool(happened)
+            name = chosen.choice([*sorted(arena.pids()), DISK, CLOCK])
+            kills[name.rstrip("-12")] += happen(arena, name, chosen, options.every)
             next_kill += options.every
         time.sleep(0.05)
     print(f"{sum(kills.values())} kills in {time.monotonic() - began:.0f} s: {dict(kills)}")
+    arena.set_clock(2 * FAR)  # webhooks are due by Redis' clock: one set back for good delays them
     for job, _ in jobs:
         arena.ended(job, within=600)
     print(f"all have ended after {time.monotonic() - began:.0f} s")
@@ -83,6 +86,15 @@ def everything(arena: Arena, options: argparse.Namespace) -> int:
     )
     print(f"faults: {len(faults)}", *faults, sep="\n  ")
     return 1 if faults else 0
+
+
+def happen(arena: Arena, name: str, chosen: random.Random, every: float) -> bool:
+    """Have it happen. Whether it did."""
+    if name == DISK:
+        return arena.fill_disk(every / 2) > 0
+    if name == CLOCK:
+        return arena.set_clock(chosen.randrange(-FAR, FAR))
+    return arena.kill(name)
 
 
 def recovery(arena: Arena, options: argparse.Namespace) -> int:

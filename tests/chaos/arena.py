@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import pytest
 from redis import Redis
@@ -21,6 +21,7 @@ from contracts.totals import Totals
 from rollover import Client, RolloverError
 from rollover.processes import Child, Command
 from rollover.serve import Stack, StackSettings
+from tests.chaos.clock import POSSIBLE, Clock
 from tests.chaos.processes import engine_of, full_disk
 from tests.chaos.receivers import SETTINGS, Receivers
 
@@ -82,7 +83,21 @@ class Arena:
     def _environment(self) -> dict[str, str]:
         """What the processes of the stack find in their environment."""
         paths = {"ROLLOVER_MODEL_PATHS": f"shapes={self.model}"} if self.model else {}
-        return {"ROLLOVER_DEVICE": "cpu", "OMP_NUM_THREADS": "1", **SETTINGS, **paths}
+        clock = self.clock.environment if POSSIBLE else {}
+        return {"ROLLOVER_DEVICE": "cpu", "OMP_NUM_THREADS": "1", **SETTINGS, **paths, **clock}
+
+    @property
+    def clock(self) -> Clock:
+        """The wall clock of all that is started here."""
+        folder = self.folder / "clock"
+        folder.mkdir(parents=True, exist_ok=True)
+        return Clock(folder)
+
+    def set_clock(self, seconds: int) -> bool:
+        """Set the clock of all processes so far from the true one. Whether that is possible here."""
+        if POSSIBLE:
+            self.clock.set(seconds)
+        return POSSIBLE
 
     def pids(self) -> dict[str, int]:
         """What can be killed, by name: `valkey`, `api`, `worker-1`, `engine-1` and so on."""
@@ -102,6 +117,11 @@ class Arena:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         return True
+
+    def ahead(self) -> float:
+        """Seconds by which Redis' clock is ahead of the true one."""
+        with Redis.from_url(self._redis_url) as redis:
+            return float(cast("tuple[int, int]", redis.time())[0]) - time.time()
 
     def fill_disk(self, seconds: float) -> int:
         """Let the engines write nothing for a while, as on a full disk; how many there were."""
