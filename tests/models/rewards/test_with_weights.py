@@ -74,6 +74,16 @@ def test_clip_score_is_the_papers(weights: Weights) -> None:
 
 
 @torch.no_grad()
+def test_clip_score_is_zero_where_the_prompt_points_away(weights: Weights) -> None:
+    model, inputs = both(weights("clip_score"), "A photo depicts " + "x" * 50)
+    out = model(**inputs)
+    away = cosine_similarity(out.image_embeds, out.text_embeds) < 0
+    scores = load_reward("clip_score", folder=weights("clip_score")).score(pictures(4), "x" * 50)
+    assert away.any()
+    assert ((scores == 0) == away).all()
+
+
+@torch.no_grad()
 def test_pickscore_is_the_model_cards(weights: Weights) -> None:
     model, inputs = both(weights("pickscore"), PROMPT)
     scores = load_reward("pickscore", folder=weights("pickscore")).score(pictures(4), PROMPT)
