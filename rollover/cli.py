@@ -185,7 +185,7 @@ def rewards(url: Url) -> None:
     """List the rewards of the server."""
     with _errors_as_exit(), Client(url) as client:
         entries = [{**entry, "range": _range(entry)} for entry in client.rewards()]
-        _table(entries, ["name", "range", "differentiable", "licence"])
+        _table(entries, ["name", "range", "available", "differentiable", "licence"])
 
 
 @keys.command("create")

@@ -15,7 +15,7 @@ let rewards = [];
 
 async function loadChoices() {
   const [models, offered, strategies] = await Promise.all(["models", "rewards", "strategies"].map((kind) => get(`/v1/${kind}`)));
-  rewards = offered.data;
+  rewards = offered.data.filter((reward) => reward.available);
   fill($("model"), models.data, "id");
   fill($("strategy"), strategies.data, "name");
   const chosen = models.data.find((model) => model.default) ?? models.data[0];

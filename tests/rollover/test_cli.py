@@ -144,6 +144,7 @@ def test_another_program_on_the_port_is_one_message(server: str) -> None:
 
 def test_the_range_of_every_reward_is_shown(server: str) -> None:
     result = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["rewards", "--url", server])
-    assert re.search(r"scene_match +│ 0 to 1 ", result.output), result.output
+    assert re.search(r"scene_match +│ 0 to 1 +│ True ", result.output), result.output
+    assert re.search(r"pickscore +│ any number +│ False ", result.output), result.output
     ranges = re.findall(r"^│ \w+ +│ ([^│]+?) +│", result.output, re.MULTILINE)
-    assert set(ranges) == {"0 to 1", "0 and up", "up to 0"}
+    assert set(ranges) == {"0 to 1", "0 and up", "up to 0", "any number", "0 to 2.5", "-1 to 1"}
