@@ -1,19 +1,24 @@
-"""One backend for every text-to-image family that diffusers has as a Modular Pipeline.
+"""One backend for the text-to-image families that diffusers has as a Modular Pipeline.
 
 A modular pipeline is a list of blocks: text encoder, preparation, denoising loop, decoder; the loop again is
 `[before_denoiser], denoiser, after_denoiser`, where the last one is the scheduler's step. Here the family's
 own blocks run up to the loop, then the loop's blocks without the scheduler's step are the velocity field at
-any (x, t), and the blocks after the loop are the decoder. The scheduler never steps: the search does.
+any (x, t), and the blocks after the loop are the decoder. The scheduler never steps: the search does. Where a
+family guides by a guider, its own denoiser makes the further forward passes and puts them together.
 """
 
+import json
 import warnings
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, cast
 
+import diffusers
 import torch
+from diffusers.guiders import ClassifierFreeGuidance
 from diffusers.modular_pipelines.modular_pipeline import (
     BlockState,
     LoopSequentialPipelineBlocks,
@@ -25,6 +30,7 @@ from diffusers.modular_pipelines.modular_pipeline_utils import ComponentSpec
 from torch import Tensor
 
 from models.backend import ModelLoadError
+from models.families import UNMAPPED, reason_against
 
 WORKFLOW = "text2image"
 SCHEDULER_STEP = "after_denoiser"
@@ -79,6 +85,7 @@ class ModularBackend:
         pipeline = open_pipeline(source)
         refuse_unsupported(pipeline, source)
         load_components(pipeline, source, dtype)
+        refuse_changing_guidance(pipeline, source)
         pipeline.to(device)
         lay_out_for_speed(pipeline)
         return cls(pipeline, inputs or {})
@@ -98,13 +105,19 @@ class ModularBackend:
                 raise ValueError(
                     f"{name} is {pixels} pixels: this model needs a positive multiple of {multiple}"
                 )
-        given = {"prompt": prompt, "width": width, "height": height}
-        if guidance_scale is not None:
+        # Sessions share the networks, but each has a guider of its own: the blocks write into it.
+        pipeline = copy(self.pipeline)
+        given: dict[str, Any] = {"prompt": prompt, "width": width, "height": height}
+        if guides_by_passes(pipeline):
+            guider = guider_at(pipeline.guider, guidance_scale)
+            vars(pipeline)["guider"] = guider
+            # Some families guide towards the prompt only where they are given something to guide away from.
+            given["negative_prompt"] = "" if guider.num_conditions > 1 else None
+        elif guidance_scale is not None and "guidance_scale" not in self.inputs:
+            raise ValueError("this model takes no guidance_scale")
+        elif guidance_scale is not None:
             given["guidance_scale"] = guidance_scale
-        unknown = given.keys() - self.inputs.keys()
-        if unknown:
-            raise ValueError(f"this model takes no {', '.join(sorted(unknown))}")
-        return ModularSession(self.pipeline, self.stages, self.inputs | given)
+        return ModularSession(pipeline, self.stages, self.inputs | given)
 
 
 class ModularSession:
@@ -112,8 +125,6 @@ class ModularSession:
 
     The state that the blocks prepare is batch-shaped, so it is made once for each batch size and kept.
     """
-
-    forwards_per_nfe = 1  # families that guide by further forward passes are refused when they are loaded
 
     @torch.inference_mode()
     def __init__(self, pipeline: ModularPipeline, stages: Stages, inputs: Mapping[str, Any]) -> None:
@@ -127,6 +138,7 @@ class ModularSession:
         self.latent_shape: tuple[int, ...] = tuple(latents.shape[1:])
         self._dtype, self._device = latents.dtype, latents.device
         self._time_unit = pipeline.scheduler.config.num_train_timesteps
+        self.forwards_per_nfe: int = pipeline.guider.num_conditions if guides_by_passes(pipeline) else 1
 
     @torch.inference_mode()
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
@@ -135,9 +147,13 @@ class ModularSession:
         if t.shape != x.shape[:1]:
             raise ValueError(f"times have shape {tuple(t.shape)}, one for each of {len(x)} latents is needed")
         self._prepare(len(x))
-        # A fresh record for each call, because the blocks write into the one they are given.
-        inputs = self._loop_inputs[len(x)] | {"latents": x.to(self._device, self._dtype)}
-        state = BlockState(**inputs)
+        # A fresh record for each call, because the blocks write into the one they are given and into its
+        # dictionaries. A cache there of what does not change would save a little, but the first call rounds
+        # otherwise than those after it: a search that goes on after a loss would not end in the same bytes.
+        inputs = {
+            name: dict(v) if isinstance(v, dict) else v for name, v in self._loop_inputs[len(x)].items()
+        }
+        state = BlockState(**inputs | {"latents": x.to(self._device, self._dtype)})
         times = t.to(self._device, torch.float32) * self._time_unit
         for block in self._stages.denoisers:
             _, state = block(self._pipeline, state, i=0, t=times)
@@ -168,7 +184,7 @@ class ModularSession:
             # from moving the global one.
             state.values |= {"num_images_per_prompt": batch, "generator": torch.Generator().manual_seed(0)}
             state = run(self._stages.prepare, self._pipeline, state)
-            self._loop_inputs[batch] = vars(self._stages.loop.get_block_state(state))
+            self._loop_inputs[batch] = first_step_inputs(self._stages.loop, self._pipeline, state)
             self._prepared[batch] = state
         return self._prepared[batch]
 
@@ -181,7 +197,7 @@ def open_pipeline(source: str | Path) -> ModularPipeline:
         with warnings.catch_warnings():
             # Looking the family up makes diffusers import all its pipelines, one of which uses torch.jit.
             warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
-            pipeline = ModularPipeline.from_pretrained(str(source), workflow=WORKFLOW, local_files_only=True)
+            pipeline = opener(source)(str(source), workflow=WORKFLOW, local_files_only=True)
     except Exception as error:  # diffusers raises whatever its parts raise
         raise ModelLoadError(
             f"{source} is no {WORKFLOW} repository that diffusers can open: {error}"
@@ -189,17 +205,59 @@ def open_pipeline(source: str | Path) -> ModularPipeline:
     return cast("ModularPipeline", pipeline)
 
 
+def opener(source: str | Path) -> Callable[..., object]:
+    """What makes the modular pipeline of a repository's family."""
+    index = Path(source, "model_index.json")
+    named = json.loads(index.read_text()).get("_class_name") if index.is_file() else None
+    if named is None or named not in UNMAPPED:
+        return ModularPipeline.from_pretrained
+    family = getattr(diffusers, UNMAPPED[named])
+    return lambda folder, **options: family(pretrained_model_name_or_path=folder, **options)
+
+
 def refuse_unsupported(pipeline: ModularPipeline, source: str | Path) -> None:
     """Refuse families whose blocks this backend cannot drive, before any weights are read."""
     family = type(pipeline).__name__
-    if "guider" in pipeline.component_names:
+    reason = reason_against(family)
+    if reason:
+        raise ModelLoadError(f"{source}: {family} is not supported: {reason}")
+
+
+def refuse_changing_guidance(pipeline: ModularPipeline, source: str | Path) -> None:
+    """Refuse guidance by more than latent and time: a velocity field has no steps and no memory."""
+    if not guides_by_passes(pipeline):
+        return
+    guider = pipeline.guider
+    if type(guider) is not ClassifierFreeGuidance:
         raise ModelLoadError(
-            f"{source}: {family} guides by further forward passes, which is not supported yet"
+            f"{source}: its guider is a {type(guider).__name__}; supported is ClassifierFreeGuidance"
         )
-    try:
-        split(pipeline.blocks)
-    except ValueError as error:
-        raise ModelLoadError(f"{source}: {family} is not supported: {error}") from error
+    start, stop = guider.config["start"], guider.config["stop"]
+    if (start, stop) != (0.0, 1.0):
+        raise ModelLoadError(
+            f"{source}: its guider works from {start} to {stop} of the steps; supported is 0.0 to 1.0"
+        )
+
+
+def guides_by_passes(pipeline: ModularPipeline) -> bool:
+    """Whether the family guides by a guider, that is by further forward passes of its network."""
+    return "guider" in pipeline.component_names
+
+
+def guider_at(guider: ClassifierFreeGuidance, scale: float | None) -> ClassifierFreeGuidance:
+    """A guider like this one, at another scale; None leaves the scale, and whether it guides at all.
+
+    Raises:
+        ValueError: a scale that would lead away from the prompt.
+    """
+    guider = copy(guider)
+    off = 0.0 if guider.use_original_formulation else 1.0
+    if scale is not None and scale < off:
+        raise ValueError(f"guidance_scale is {scale}: this model takes {off} (no guidance) and above")
+    if scale is not None:
+        guider.guidance_scale = scale
+        guider.enable()
+    return guider
 
 
 def load_components(pipeline: ModularPipeline, source: str | Path, dtype: torch.dtype) -> None:
@@ -279,6 +337,32 @@ def split(blocks: ModularPipelineBlocks) -> Stages:
         denoisers=tuple(loop.sub_blocks[name] for name in denoisers),
         decode=tuple(differentiable(leaf) for leaf in leaves[at + 1 :]),
     )
+
+
+class AtFirstStepError(Exception):
+    """Carries out of a family's loop what it hands to its first step."""
+
+    def __init__(self, state: BlockState) -> None:
+        super().__init__()
+        self.inputs = vars(state)
+
+
+def first_step_inputs(
+    loop: LoopSequentialPipelineBlocks, pipeline: ModularPipeline, state: PipelineState
+) -> dict[str, Any]:
+    """What the family's own loop hands to its first step: its inputs, and what it adds before it begins."""
+
+    def leave(_: ModularPipeline, entered: BlockState, **_step: object) -> None:
+        raise AtFirstStepError(entered)
+
+    probe = copy(loop)
+    probe.set_progress_bar_config(disable=True)
+    vars(probe)["loop_step"] = leave
+    try:
+        probe(pipeline, state)
+    except AtFirstStepError as reached:
+        return reached.inputs
+    raise RuntimeError(f"{type(loop).__name__} ended without a step")
 
 
 def differentiable(block: ModularPipelineBlocks) -> Block:

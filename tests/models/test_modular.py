@@ -258,12 +258,6 @@ def test_a_pipeline_that_is_not_modular_is_refused(tmp_path: Path, flux_maker: C
         load(folder)
 
 
-def test_a_family_that_guides_by_further_passes_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusion3Pipeline"}))
-    with pytest.raises(ModelLoadError, match="StableDiffusion3ModularPipeline guides by further"):
-        load(tmp_path)
-
-
 def test_a_component_of_the_wrong_class_is_named(tmp_path: Path, flux_maker: Callable[..., Path]) -> None:
     folder = flux_maker(tmp_path / "wrong")
     edit_index(folder, transformer=["diffusers", "SD3Transformer2DModel"])

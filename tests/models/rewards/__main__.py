@@ -1,13 +1,12 @@
 """Run the checks of every reward and print them as a table: `python -m tests.models.rewards`."""
 
 import sys
-from collections import defaultdict
-from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 
 from models.registry import REWARDS
+from tests.models.table import Place, Table, run
 
 HERE = Path(__file__).parent
 FORMULAS = {
@@ -29,49 +28,19 @@ CHECKS = {
     "test_corrupt_weights_are_refused": "corrupt",
     "test_a_missing_file_is_named": "missing file",
 }
-COLUMNS = ["formula", *dict.fromkeys(CHECKS.values())]
 
 
-class Table:
-    """What became of each check of each reward: pytest's plugin."""
-
-    def __init__(self) -> None:
-        self.cells: dict[tuple[str, str], list[bool]] = defaultdict(list)
-        self.places: dict[str, tuple[str, str]] = {}
-
-    def pytest_collection_modifyitems(self, items: list[pytest.Function]) -> None:
-        """Note where each test stands in the table; it has at most one place."""
-        for item in items:
-            name = item.originalname
-            if name in FORMULAS:
-                self.places[item.nodeid] = (FORMULAS[name], "formula")
-            elif name in CHECKS and hasattr(item, "callspec"):
-                self.places[item.nodeid] = (str(item.callspec.params["name"]), CHECKS[name])
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Fill a cell."""
-        if report.nodeid in self.places and (report.when == "call" or report.failed):
-            self.cells[self.places[report.nodeid]].append(report.passed)
-
-    def cell(self, reward: str, check: str) -> str:
-        """One cell; a dash where a check does not apply."""
-        outcomes = self.cells.get((reward, check))
-        return "-" if not outcomes else "yes" if all(outcomes) else "FAILED"
-
-    def lines(self) -> list[str]:
-        """The table, in Markdown."""
-        rewards = [name for name in REWARDS if any(reward == name for reward, _ in self.cells)]
-        rows = [[f"`{name}`", *(self.cell(name, check) for check in COLUMNS)] for name in rewards]
-        return [
-            "| " + " | ".join(row) + " |"
-            for row in (["reward", *COLUMNS], ["---"] * (1 + len(COLUMNS)), *rows)
-        ]
+def place(item: pytest.Function) -> Place | None:
+    """The reward a test is of, and the check it makes."""
+    name = item.originalname
+    if name in FORMULAS:
+        return f"`{FORMULAS[name]}`", "formula"
+    if name in CHECKS and hasattr(item, "callspec"):
+        return f"`{item.callspec.params['name']}`", CHECKS[name]
+    return None
 
 
 if __name__ == "__main__":
-    table = Table()
-    files = [str(HERE / name) for name in ("test_with_weights.py", "test_every_reward.py")]
-    with redirect_stdout(sys.stderr):
-        code = pytest.main(["-q", "--no-header", "-p", "no:randomly", *files], [table])
-    sys.stdout.write("\n".join(table.lines()) + "\n")
-    sys.exit(code)
+    table = Table("reward", ["formula", *CHECKS.values()], place)
+    files = [HERE / name for name in ("test_with_weights.py", "test_every_reward.py")]
+    sys.exit(run(table, files, [f"`{name}`" for name in REWARDS]))

@@ -1,0 +1,254 @@
+"""Every family that is driven, against its own pipeline: `python -m tests.models` prints the table."""
+
+import json
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from diffusers.guiders import AdaptiveProjectedGuidance, BaseGuidance, ClassifierFreeGuidance
+from torch import Tensor
+
+from models.backend import ModelLoadError
+from models.families import SUPPORTED, UNMAPPED, UNSUPPORTED
+from models.modular import ModularBackend, ModularSession, refuse_changing_guidance
+from sampling import kernels
+from sampling.prediction import predict
+from sampling.problem import Problem, Scores
+from sampling.sampler import Sampler
+from sampling.search import search
+from sampling.strategies.rbf import Rbf
+from tests.models.tiny import FAMILIES, Family, make
+
+PROMPT = "two red circle"
+WIDTH, HEIGHT = 48, 32
+STEPS = 4
+ODE = Sampler(interpolant="linear", kernel="ode")
+UNSEEN = 0.01 / 255  # a hundredth of an 8-bit step
+every_scale = pytest.mark.parametrize(
+    ("name", "scale"),
+    [
+        pytest.param(name, scale, id=f"{name}-{'guided' if scale in family.guided else 'unguided'}")
+        for name, family in FAMILIES.items()
+        for scale in family.scales
+    ],
+)
+every_family = pytest.mark.parametrize(
+    ("name", "scale"), [(name, next(iter(family.scales))) for name, family in FAMILIES.items()]
+)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A tiny model of a family: its own pipeline, and our backend on what that saved."""
+
+    family: Family
+    pipeline: Any
+    backend: ModularBackend
+
+
+@pytest.fixture(scope="module")
+def maker(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
+    """Each family's model, made when first asked for: tests come in any order."""
+
+    @cache
+    def made(name: str) -> Made:
+        folder = tmp_path_factory.mktemp("family")
+        pipeline = make(FAMILIES[name], folder)
+        backend = ModularBackend.load(folder, device="cpu", dtype=torch.float32)
+        return Made(FAMILIES[name], pipeline, backend)
+
+    return made
+
+
+@pytest.fixture
+def made(maker: Callable[[str], Made], name: str) -> Made:
+    return maker(name)
+
+
+@pytest.fixture
+def session(made: Made, scale: float | None) -> ModularSession:
+    return made.backend.prepare(PROMPT, WIDTH, HEIGHT, scale)
+
+
+def noise(batch: int, session: ModularSession) -> Tensor:
+    return torch.randn(batch, *session.latent_shape, generator=torch.Generator().manual_seed(batch))
+
+
+def ode(session: ModularSession, x: Tensor, times: Tensor) -> Tensor:
+    """Our own ODE kernel over our own prediction, at these times."""
+    for r, r_next in pairwise(times.tolist()):
+        here, there = [r] * len(x), [r_next] * len(x)
+        prediction = predict(session.velocity, ODE.path, x, here)
+        x = kernels.step(ODE, x, prediction, here, there, None)
+    return x
+
+
+def theirs(made: Made, scale: float | None, x: Tensor) -> Tensor:
+    """The pictures of the family's own pipeline from these latents."""
+    latents = x
+    if made.family.unpacked:
+        grid = (HEIGHT // made.backend.size_multiple, WIDTH // made.backend.size_multiple)
+        latents = x.mT.unflatten(2, grid)
+    return made.pipeline(
+        prompt=PROMPT,
+        width=WIDTH,
+        height=HEIGHT,
+        num_inference_steps=STEPS,
+        num_images_per_prompt=len(x),
+        latents=latents,
+        output_type="pt",
+        **made.family.scales[scale],
+    ).images
+
+
+@every_scale
+@pytest.mark.parametrize("batch", [1, 3])
+def test_an_ode_run_is_the_familys_own_pipeline(
+    made: Made, session: ModularSession, scale: float | None, batch: int
+) -> None:
+    x = noise(batch, session)
+    pictures = theirs(made, scale, x)
+    ours = session.decode(ode(session, x, made.pipeline.scheduler.sigmas))
+    assert pictures.std() > 0.01
+    torch.testing.assert_close(ours, pictures, rtol=0, atol=UNSEEN)
+
+
+@every_scale
+def test_each_forward_pass_is_counted(made: Made, session: ModularSession, scale: float | None) -> None:
+    passes: list[int] = []
+    network = made.backend.pipeline.transformer
+    hook = network.register_forward_pre_hook(lambda *_: passes.append(1))
+    session.velocity(noise(2, session), torch.tensor([0.9, 0.4]))
+    hook.remove()
+    assert len(passes) == session.forwards_per_nfe
+    assert session.forwards_per_nfe == (1 if made.family.off in {None, scale} else 2)
+
+
+@every_family
+def test_guidance_matters_and_does_not_linger(made: Made, session: ModularSession) -> None:
+    x, t = noise(2, session), torch.tensor([0.9, 0.4])
+    before = session.velocity(x, t)
+    others = [made.backend.prepare(PROMPT, WIDTH, HEIGHT, scale) for scale in list(made.family.scales)[1:]]
+    assert all(not torch.allclose(other.velocity(x, t), before, atol=1e-4) for other in others)
+    assert torch.equal(session.velocity(x, t), before)
+
+
+@every_family
+def test_rows_at_different_times_do_not_see_each_other(session: ModularSession) -> None:
+    x, t = noise(3, session), torch.tensor([1.0, 0.6, 0.05])
+    together = session.velocity(x, t)
+    alone = torch.cat([session.velocity(x[i : i + 1], t[i : i + 1]) for i in range(3)])
+    assert together.dtype == torch.float32
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(session.velocity(x, t.flip(0)), together, atol=1e-3)
+
+
+@every_family
+def test_a_call_leaves_no_trace_in_the_next(session: ModularSession) -> None:
+    x, t = noise(3, session), torch.tensor([0.9, 0.5, 0.1])
+    first, picture = session.velocity(x, t), session.decode(x)
+    session.velocity(-x, t.flip(0))
+    session.velocity(x[:2], t[:2])
+    assert torch.equal(session.velocity(x, t), first)
+    assert torch.equal(session.decode(x), picture)
+
+
+@every_family
+def test_gradients_flow_from_the_pictures_to_the_latents(session: ModularSession) -> None:
+    x0 = noise(2, session)
+    weights = torch.randn(2, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0))
+    leaf = x0.clone().requires_grad_()
+    [gradient] = torch.autograd.grad((session.decode(leaf) * weights).sum(), leaf)
+    step = 1e-3 * gradient / gradient.norm()
+    up, down = ((session.decode(x0 + move) * weights).sum() for move in (step, -step))
+    assert gradient.norm().item() == pytest.approx((up - down).item() / 2e-3, rel=0.05)
+
+
+@every_family
+def test_a_short_rbf_run_spends_its_budget_exactly(session: ModularSession) -> None:
+    predictions: list[int] = []
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        predictions.append(len(x))
+        return session.velocity(x, t)
+
+    def score(x0: Tensor) -> Scores:
+        rewards = session.decode(x0).mean(dim=(1, 2, 3)).tolist()
+        return Scores(rewards=rewards, parts=[{"brightness": reward} for reward in rewards], images=None)
+
+    problem = Problem(
+        velocity=velocity,
+        score=score,
+        shape=session.latent_shape,
+        seed=0,
+        nfe=23,
+        sampler=Sampler(steps=3),
+        forwards_per_nfe=session.forwards_per_nfe,
+    )
+    *_, last = search(problem, Rbf(chains=2, initial_noises=5, finish_steps=2))
+    assert last.state.ledger.nfe_spent == sum(predictions) == 23
+    assert last.state.ledger.model_forwards == 23 * session.forwards_per_nfe
+
+
+def test_every_supported_family_stands_in_the_table(maker: Callable[[str], Made]) -> None:
+    assert {type(maker(name).backend.pipeline).__name__ for name in FAMILIES} == SUPPORTED
+
+
+@pytest.mark.parametrize("name", ["Qwen-Image", "Krea 2"])
+def test_a_scale_that_leads_away_from_the_prompt_is_refused(made: Made) -> None:
+    off = made.family.off
+    assert off is not None
+    with pytest.raises(
+        ValueError, match=f"guidance_scale is {off - 0.5}: this model takes {off} .no guidance. and"
+    ):
+        made.backend.prepare(PROMPT, WIDTH, HEIGHT, off - 0.5)
+
+
+@pytest.mark.parametrize("name", ["FLUX.2 klein"])
+def test_a_scale_for_a_family_that_takes_none_is_refused(made: Made) -> None:
+    with pytest.raises(ValueError, match="takes no guidance_scale"):
+        made.backend.prepare(PROMPT, WIDTH, HEIGHT, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "family"),
+    [
+        ("StableDiffusionXLPipeline", "StableDiffusionXLModularPipeline"),
+        ("Ideogram4Pipeline", "Ideogram4ModularPipeline"),
+        ("QwenImage21Pipeline", "QwenImage21ModularPipeline"),
+    ],
+)
+def test_an_unsupported_family_is_refused_with_the_reason(tmp_path: Path, pipeline: str, family: str) -> None:
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
+    with pytest.raises(ModelLoadError, match=f"{family} is not supported: {UNSUPPORTED[family]}"):
+        ModularBackend.load(tmp_path, device="cpu", dtype=torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("guider", "complaint"),
+    [
+        (AdaptiveProjectedGuidance(), "its guider is a AdaptiveProjectedGuidance; supported is Classifier"),
+        (ClassifierFreeGuidance(start=0.1), r"its guider works from 0.1 to 1.0 of the steps; supported is"),
+    ],
+)
+@pytest.mark.parametrize("name", ["Qwen-Image"])
+def test_guidance_that_depends_on_the_step_is_refused(
+    made: Made, guider: BaseGuidance, complaint: str
+) -> None:
+    pipeline = copy(made.backend.pipeline)
+    vars(pipeline)["guider"] = guider
+    with pytest.raises(ModelLoadError, match=complaint):
+        refuse_changing_guidance(pipeline, "somewhere")
+
+
+def test_every_reason_is_of_a_pipeline_that_is_there() -> None:
+    assert all(
+        hasattr(diffusers, family) for family in SUPPORTED | UNSUPPORTED.keys() | set(UNMAPPED.values())
+    )
