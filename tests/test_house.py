@@ -198,6 +198,20 @@ def test_the_compose_file_builds_what_is_there_and_keeps_what_is_queued() -> Non
     assert variables <= known
 
 
+@pytest.mark.parametrize("name", ["api", "worker"])
+def test_what_an_image_copies_is_there_and_not_ignored(name: str) -> None:
+    lines = (ROOT / "docker" / f"{name}.Dockerfile").read_text(encoding="utf-8").splitlines()
+    sources = {source for line in lines if line.startswith("COPY ") for source in line.split()[1:-1]}
+    let_in = {
+        line[1:]
+        for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+        if line[0] == "!"
+    }
+    assert sources
+    assert sources <= let_in
+    assert all((ROOT / source).exists() for source in sources)
+
+
 def test_git_holds_no_large_file_and_no_pickle() -> None:
     files = tracked()
     assert ROOT / "LICENSE" in files
