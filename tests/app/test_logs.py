@@ -27,14 +27,16 @@ def test_a_request_is_logged_with_its_id_key_and_generation(
     key, secret = new_key("x", Limits())
     Keyring(redis).add(key)
     headers = {"Authorization": f"Bearer {secret}", "X-Request-Id": "mine-1"}
-    submitted = client.post("/v1/generations?secret=1", json={"prompt": "private"}, headers=headers)
+    submitted = client.post("/v1/generations", json={"prompt": "private"}, headers=headers)
     job = submitted.json()["id"]
     read = client.get(f"/v1/generations/{job}", headers={"Authorization": f"Bearer {secret}"})
-    first, second = lines()
+    client.get("/healthz?secret=1")
+    first, second, third = lines()
     assert (first["request"], first["status"], first["path"]) == ("mine-1", 202, "/v1/generations")
     assert (first["key"], first["generation"]) == (key.id, job)
     assert second["request"] == read.headers["x-request-id"]
     assert (second["method"], second["generation"]) == ("GET", job)
+    assert third["path"] == "/healthz"
     assert submitted.headers["x-request-id"] == "mine-1"
     assert not [word for word in (secret, "private", "secret=1") if word in json.dumps(lines())]
 
