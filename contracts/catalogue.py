@@ -6,7 +6,7 @@ Facts only: the code behind a name is found by `models/registry.py` on the worke
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from contracts.search import Strict
 
@@ -34,6 +34,17 @@ class GuidanceFacts(Facts):
     default: float
 
 
+class Defaults(Facts):
+    """Search settings of a model that a submission takes where it leaves them open.
+
+    They are what `rollover calibrate` recommends. Those of `rbf` hold for mode `rollover`, on the model's own
+    grid: a submission that names steps, grid or interpolant gets none of them.
+    """
+
+    sampler: Mapping[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
+    rbf: Mapping[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
+
+
 class ModelFacts(Facts):
     """What a client needs to know of a model before it submits."""
 
@@ -46,6 +57,7 @@ class ModelFacts(Facts):
     guidance: GuidanceFacts | None = Field(description="null: the model takes no guidance scale")
     reward: str = Field(description="reward used where a request names none")
     held_out: tuple[str, ...] = Field(description="held-out rewards used where a request names none")
+    defaults: Defaults = Field(default=Defaults(), description="settings used where a request names none")
     licence: str
 
 
@@ -86,19 +98,41 @@ class StrategyFacts(Facts):
 
 SHAPES_SIZE = SizeFacts(minimum=64, maximum=64, multiple=64, default=64)
 
+UNDISTILLED = Defaults(
+    sampler={"grid": "linear", "kernel": "ddim"},
+    rbf={"first_level": 5, "initial_noises": 8, "chains": 4},
+)
+"""For a model of many steps: one-step predictions tell nothing at t = 1, so levels lie lower."""
+
 MODELS: Mapping[str, ModelFacts] = MappingProxyType(
     {
-        "shapes": ModelFacts(
-            id="shapes",
-            title="Coloured shapes on a light background, counted and related; bundled",
-            few_step=True,
-            width=SHAPES_SIZE,
-            height=SHAPES_SIZE,
-            steps=10,
-            guidance=None,
-            reward="scene_match",
-            held_out=("scene_exact",),
-            licence="Apache-2.0",
+        facts.id: facts
+        for facts in (
+            ModelFacts(
+                id="shapes",
+                title="Coloured shapes on a light background, counted and related; bundled",
+                few_step=True,
+                width=SHAPES_SIZE,
+                height=SHAPES_SIZE,
+                steps=10,
+                guidance=None,
+                reward="scene_match",
+                held_out=("scene_exact",),
+                licence="Apache-2.0",
+            ),
+            ModelFacts(
+                id="shapes-base",
+                title="The same before it learned to draw in few steps; bundled",
+                few_step=False,
+                width=SHAPES_SIZE,
+                height=SHAPES_SIZE,
+                steps=10,
+                guidance=None,
+                reward="scene_match",
+                held_out=("scene_exact",),
+                defaults=UNDISTILLED,
+                licence="Apache-2.0",
+            ),
         )
     }
 )
@@ -138,7 +172,7 @@ def scene(name: str, title: str, *, differentiable: bool, weights: str | None) -
         differentiable=differentiable,
         weights=weights,
         licence="Apache-2.0",
-        models=("shapes",),
+        models=("shapes", "shapes-base"),
         mean=0.0,
         scale=1.0,
     )

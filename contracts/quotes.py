@@ -97,20 +97,19 @@ def plan_of(request: ResolvedRequest) -> NfePlan:
 
 def rbf_plan(request: ResolvedRequest, search: RbfParams) -> NfePlan:
     """Lay out the budget of Rollover Budget Forcing (`sampling.strategies.rbf.Rbf.plan`)."""
-    steps, chains = request.sampler.steps, search.chains
-    pool = search.initial_noises * (chains if search.upstream else 1)
-    left = request.budget.nfe - pool - search.finish
+    chains, pool_nfe = search.chains, search.pool_nfe
+    left = request.budget.nfe - pool_nfe - search.finish
     planned = request.budget.nfe if search.plan_nfe is None else search.plan_nfe
     spend = (left - 1) // chains * chains if search.upstream else left
     share, more = divmod(spend, chains)
-    laid_out = steps if search.upstream else steps - 1
+    laid_out = search.levels(request.sampler)
     return NfePlan(
-        nfe=pool + spend + search.finish,
+        nfe=pool_nfe + spend + search.finish,
         nfe_unused=left - spend,
-        initial_noises=pool,
+        initial_noises=search.pool,
         chains=chains,
-        levels=steps - 1,
-        quota=(planned - pool - search.finish) // (laid_out * chains),
+        levels=laid_out - search.upstream,
+        quota=(planned - pool_nfe - search.finish) // (laid_out * chains),
         shares=tuple(share + (index < more) for index in range(chains)),
         finish_steps=search.finish,
     )

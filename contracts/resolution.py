@@ -1,10 +1,13 @@
 """Fill in every default of a submission and check it against what the server can run."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from pydantic import JsonValue
 
 from contracts.baseline import reserved_nfe
-from contracts.catalogue import MODELS, REWARDS, ModelFacts, RewardFacts, SizeFacts
+from contracts.catalogue import MODELS, REWARDS, Defaults, ModelFacts, RewardFacts, SizeFacts
 from contracts.destinations import destination
 from contracts.errors import FieldProblem, InvalidRequestError
 from contracts.names import did_you_mean
@@ -19,10 +22,13 @@ from contracts.search import (
     SamplerRequest,
     SearchParams,
     SopParams,
+    Strict,
     ZeroOrderParams,
     default_scale,
 )
 from contracts.webhooks import Webhook
+
+StrictT = TypeVar("StrictT", bound=Strict)
 
 
 def accept(
@@ -86,7 +92,8 @@ def resolve(
 
 def filled(request: GenerationRequest, model: ModelFacts, caps: Caps) -> ResolvedRequest:
     """Fill in defaults, unchecked."""
-    sampler = filled_sampler(request.sampler, model)
+    posted = with_defaults(request, model.defaults)
+    sampler = filled_sampler(posted.sampler, model)
     if isinstance(request.search, BaseParams | BestOfNParams):
         sampler = sampler.model_copy(update=dict(WALK))
     terms = request.reward or (RewardTerm(name=model.reward),)
@@ -96,7 +103,7 @@ def filled(request: GenerationRequest, model: ModelFacts, caps: Caps) -> Resolve
         reward=terms,
         held_out=default_held_out(model, terms) if request.held_out is None else request.held_out,
         budget=request.budget,
-        search=filled_search(request.search, sampler),
+        search=filled_search(posted.search, sampler),
         sampler=sampler,
         num_images=request.num_images,
         width=model.width.default if request.width is None else request.width,
@@ -110,6 +117,25 @@ def filled(request: GenerationRequest, model: ModelFacts, caps: Caps) -> Resolve
         webhook=request.webhook,
         metadata=request.metadata,
     )
+
+
+OWN_GRID = {"steps", "grid", "interpolant"}
+"""Settings that say where the levels lie."""
+
+
+def with_defaults(request: GenerationRequest, defaults: Defaults) -> GenerationRequest:
+    """Fill in the model's own settings where the request leaves them open."""
+    sampler, search = request.sampler, request.search
+    on_own_grid = sampler.model_fields_set & OWN_GRID
+    if isinstance(search, RbfParams) and not search.upstream and not on_own_grid:
+        search = opened(search, defaults.rbf)
+    return request.model_copy(update={"sampler": opened(sampler, defaults.sampler), "search": search})
+
+
+def opened(posted: StrictT, defaults: Mapping[str, JsonValue]) -> StrictT:
+    """Return the posted settings with defaults for those that were not named."""
+    given = posted.model_dump(include=posted.model_fields_set)
+    return type(posted).model_validate({**defaults, **given})
 
 
 def filled_sampler(sampler: SamplerRequest, model: ModelFacts) -> Sampler:
@@ -278,6 +304,18 @@ def rbf_problems(resolved: ResolvedRequest) -> list[FieldProblem]:
         return []
     rules = [
         (resolved.sampler.steps >= 2, "/sampler/steps", "Must be at least 2 for strategy 'rbf'.", None),
+        (
+            resolved.sampler.steps < 2 or resolved.sampler.steps >= search.first_level + 2,
+            "/search/first_level",
+            f"Must be at least 2 less than the sampler's steps, which are {resolved.sampler.steps}.",
+            None,
+        ),
+        (
+            not search.upstream or search.first_level == 0,
+            "/search/first_level",
+            "Must be 0 in mode 'upstream'.",
+            "0",
+        ),
         (not search.upstream or search.width == 1, "/search/width", "Must be 1 in mode 'upstream'.", "1"),
         (
             not search.upstream or search.finish == 0,

@@ -128,6 +128,18 @@ class RbfParams(StrategyParams):
         description="NFE that quotas are laid out for; the budget's rest is drawn at the last level. "
         "Default: the budget",
     )
+    first_level: int = Field(
+        default=0,
+        ge=0,
+        le=198,
+        description="level of the grid where initial noises are scored and chains begin; upstream 0",
+    )
+    approach_steps: int = Field(
+        default=2,
+        ge=1,
+        le=50,
+        description="evaluations of each initial noise on its way to `first_level`; none at level 0",
+    )
 
     @property
     def upstream(self) -> bool:
@@ -142,9 +154,21 @@ class RbfParams(StrategyParams):
 
     def minimum_nfe(self, sampler: Sampler) -> int:
         """NFE of the initial noises, the finish, and one draw for each chain at each level."""
-        pool = self.initial_noises * (self.chains if self.upstream else 1)
-        levels = sampler.steps if self.upstream else sampler.steps - 1
-        return pool + self.finish + self.chains * levels
+        return self.pool_nfe + self.finish + self.chains * self.levels(sampler)
+
+    @property
+    def pool(self) -> int:
+        """Initial noises over all chains."""
+        return self.initial_noises * (self.chains if self.upstream else 1)
+
+    @property
+    def pool_nfe(self) -> int:
+        """NFE of the initial noises, with their way to the first level."""
+        return self.pool * (1 + self.approach_steps if self.first_level else 1)
+
+    def levels(self, sampler: Sampler) -> int:
+        """Levels that quotas are laid out over; upstream one more than are drawn at."""
+        return sampler.steps - self.first_level - (0 if self.upstream else 1)
 
 
 ROUNDING = 1e-9

@@ -44,6 +44,9 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
         "shapes": ModelEntry(
             source=Path(__file__).parent / "shapes" / "weights", inputs={"max_sequence_length": 16}
         ),
+        "shapes-base": ModelEntry(
+            source=Path(__file__).parent / "shapes" / "base", inputs={"max_sequence_length": 16}
+        ),
     }
 )
 

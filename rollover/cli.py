@@ -188,6 +188,24 @@ def rewards(url: Url) -> None:
         _table(entries, ["name", "range", "available", "differentiable", "licence"])
 
 
+@app.command()
+def calibrate(
+    model: Annotated[str, typer.Argument(help="Id of the model.")],
+    prompts: Annotated[Path, typer.Option(help="File with one prompt a line; a dozen tell enough.")],
+    reward: Annotated[str | None, typer.Option("--reward", "-r", help="Default: the model's.")] = None,
+    noises: Annotated[int, typer.Option(min=3, help="Noises of each prompt.")] = 16,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+) -> None:
+    """Measure from which level on one-step predictions foretell the reward, and what settings follow."""
+    given = {"reward": reward, "out": out}
+    options = [f"--{name}={value}" for name, value in given.items() if value is not None]
+    command = module("workers.calibrate", f"--prompts={prompts}", f"--noises={noises}", *options, "--", model)
+    with _errors_as_exit():
+        environment = environment_of(StackSettings.from_environment(os.environ), "", 0)
+        code = subprocess.run(command, env=environment, check=False).returncode
+    raise typer.Exit(code)
+
+
 @keys.command("create")
 def create_key(
     name: Annotated[str, typer.Argument(help="Whose it is, or what it is for.")],

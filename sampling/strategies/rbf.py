@@ -15,7 +15,7 @@ from sampling.ledger import Ledger
 from sampling.problem import Problem
 from sampling.sampler import Sampler
 from sampling.state import Address, chunks, draw_noise, evaluate, keep_best, record
-from sampling.strategies import finish, moves
+from sampling.strategies import approach, finish, moves
 from sampling.strategies.finish import FinishState
 from sampling.strategies.rollover import Accept, Chain, Plan, lengthen, start_chain, take
 from sampling.strategy import check_budget, check_least, even_shares
@@ -62,6 +62,10 @@ class Rbf:
             starts every chain from the best of its own pool.
         plan_nfe: the budget that quotas are laid out for; what the true one has beyond it is drawn at the
             last level. None: the true one.
+        first_level: of the grid, where the initial noises are scored and the chains begin, at least 0; above
+            it predictions of an undistilled model tell nothing. "upstream" has 0.
+        approach_steps: evaluations of each initial noise on its deterministic way to ``first_level``, at
+            least 1; none at level 0.
     """
 
     name: ClassVar[str] = "rbf"
@@ -74,15 +78,20 @@ class Rbf:
     finish_steps: int = 4
     start: Literal["best", "top"] = "best"
     plan_nfe: int | None = None
+    first_level: int = 0
+    approach_steps: int = 2
 
     def __post_init__(self) -> None:
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is one of {', '.join(known)}, and was {getattr(self, name)!r}")
         optional = {} if self.plan_nfe is None else {"plan_nfe": 1}
-        check_least(self, {"chains": 1, "initial_noises": 1, "width": 1, "finish_steps": 0, **optional})
+        least = {"chains": 1, "initial_noises": 1, "width": 1, "finish_steps": 0, **optional}
+        check_least(self, {**least, "first_level": 0, "approach_steps": 1})
         if self.upstream and self.width != 1:
             raise ValueError(f"upstream draws one child at a time; width was {self.width}")
+        if self.upstream and self.first_level:
+            raise ValueError(f"upstream begins at level 0; first_level was {self.first_level}")
         if self.start == "top" and self.initial_noises < self.chains and not self.upstream:
             raise ValueError(
                 f"{self.chains} chains cannot start from the top of {self.initial_noises} noises"
@@ -99,28 +108,36 @@ class Rbf:
         return self.initial_noises * (self.chains if self.upstream else 1)
 
     @property
+    def pool_nfe(self) -> int:
+        """What the initial noises cost, with their way to the first level."""
+        return self.pool * (1 + self.approach_steps if self.first_level else 1)
+
+    @property
     def reserve(self) -> int:
         """NFE kept for the finish."""
         return 0 if self.upstream else self.finish_steps
 
     def levels(self, sampler: Sampler) -> int:
         """Levels that the quota is laid out over: those with draws, and upstream one never reached."""
-        if sampler.steps < 2:
-            raise ValueError("rbf needs a sampler of at least 2 steps: with 1 there is no level to draw at")
-        return sampler.steps if self.upstream else sampler.steps - 1
+        if sampler.steps < self.first_level + 2:
+            raise ValueError(
+                f"rbf needs a sampler of at least 2 steps from its first level on: with {sampler.steps} "
+                f"there is no level to draw at below level {self.first_level}"
+            )
+        return sampler.steps - self.first_level - (0 if self.upstream else 1)
 
     def minimum_nfe(self, sampler: Sampler) -> int:
         """Pool and finish, and one draw at every level of every chain."""
-        return self.pool + self.reserve + self.levels(sampler) * self.chains
+        return self.pool_nfe + self.reserve + self.levels(sampler) * self.chains
 
     def plan(self, problem: Problem) -> Plan:
         """The budget laid out."""
         planned = problem.nfe if self.plan_nfe is None else self.plan_nfe
-        laid_out = planned - self.pool - self.reserve
+        laid_out = planned - self.pool_nfe - self.reserve
         return Plan(
             pool=self.pool,
             base_quota=laid_out // (self.levels(problem.sampler) * self.chains),
-            shares=even_shares(self._for_draws(problem.nfe - self.pool), self.chains),
+            shares=even_shares(self._for_draws(problem.nfe - self.pool_nfe), self.chains),
             last_level=problem.sampler.steps - 2,
         )
 
@@ -176,8 +193,15 @@ def _fill_pool(rbf: Rbf, problem: Problem, state: RbfState) -> Round[RbfState]:
     numbers = range(rbf.pool)[state.pool_drawn :][part]
     # (chain, level, draw): in the shared pool of rollover every noise is chain 0's.
     places = [(number // rbf.initial_noises, 0, number % rbf.initial_noises) for number in numbers]
-    addresses = [Address(chain=c, level=level, draw=draw, t=1.0, t_next=1.0) for c, level, draw in places]
-    state, scored = evaluate(problem, state, draw_noise(problem, places), addresses)
+    start = problem.sampler.times[rbf.first_level]
+    addresses = [
+        Address(chain=chain, level=rbf.first_level, draw=draw, t=1.0, t_next=start)
+        for chain, _, draw in places
+    ]
+    x = draw_noise(problem, places)
+    if rbf.first_level:
+        state, x = approach.descend(problem, state, x, start, rbf.approach_steps)
+    state, scored = evaluate(problem, state, x, addresses)
     candidates = tuple(replace(candidate, decision=Decision.INITIAL) for candidate in scored)
     state = replace(
         record(problem, state, candidates),
@@ -207,8 +231,8 @@ def _start_chains(
     levels = tuple(
         Level(
             chain=chain.index,
-            level=0,
-            t=1.0,
+            level=rbf.first_level,
+            t=problem.sampler.times[rbf.first_level],
             reward=chain.best_reward,
             best_reward=chain.best_reward,
             draws=rbf.initial_noises,

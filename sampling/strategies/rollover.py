@@ -59,11 +59,11 @@ class Chain:
 
 
 def start_chain(plan: Plan, index: int, start: Candidate) -> Chain:
-    """A chain at level 0, at its initial noise."""
+    """A chain at the first level, at its initial noise."""
     chain = Chain(
         index=index,
         current=start,
-        level=0,
+        level=start.level,
         best_reward=start.reward,
         quota=0,
         carried=0,

@@ -24,6 +24,7 @@ SEARCHES = [
     {"strategy": "rbf", "chains": 5, "initial_noises": 3, "width": 4, "accept": "best", "start": "best"},
     {"strategy": "rbf", "chains": 5, "initial_noises": 3, "mode": "upstream"},
     {"strategy": "rbf", "finish_steps": 0},
+    {"strategy": "rbf", "first_level": 3, "approach_steps": 3, "initial_noises": 5},
     {"strategy": "rbf", "plan_nfe": 120},
     {"strategy": "rbf", "plan_nfe": 120, "mode": "upstream"},
     {"strategy": "rbf", "finish_steps": 7, "chains": 1, "initial_noises": 1},
@@ -44,6 +45,16 @@ SEARCHES = [
 ]
 
 
+def with_steps(steps: tuple[Any, ...], searches: list[dict[str, Any]]) -> list[Any]:
+    """Every search with every (steps, ...) that has a level for it."""
+    return [
+        (*each, search)
+        for search in searches
+        for each in steps
+        if each[0] >= search.get("first_level", 0) + 2
+    ]
+
+
 REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("rbf", {"mode": "upstream", "width": 2}),
     ("rbf", {"start": "top", "chains": 3, "initial_noises": 2}),
@@ -52,6 +63,9 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("rbf", {"width": 0}),
     ("rbf", {"plan_nfe": 0}),
     ("rbf", {"finish_steps": -1}),
+    ("rbf", {"first_level": -1}),
+    ("rbf", {"approach_steps": 0}),
+    ("rbf", {"mode": "upstream", "first_level": 1}),
     ("rbf", {"mode": "other"}),
     ("rbf", {"accept": "other"}),
     ("rbf", {"start": "other"}),
@@ -106,9 +120,8 @@ def test_the_default_search_is_that_of_rbf() -> None:
     assert make_strategy("rbf", parameters) == make_strategy("rbf")
 
 
-@pytest.mark.parametrize("search", SEARCHES, ids=str)
-@pytest.mark.parametrize("steps", [2, 4, 10])
-def test_the_least_nfe_is_that_of_the_strategy(search: dict[str, object], steps: int) -> None:
+@pytest.mark.parametrize(("steps", "search"), with_steps(((2,), (4,), (10,)), SEARCHES), ids=str)
+def test_the_least_nfe_is_that_of_the_strategy(steps: int, search: dict[str, object]) -> None:
     resolved = accept({"prompt": "x", "budget": {"nfe": 5000}, "search": search, "sampler": {"steps": steps}})
     parameters = resolved.search.model_dump(exclude={"strategy"})
     strategy = make_strategy(resolved.search.strategy, parameters)
@@ -116,16 +129,22 @@ def test_the_least_nfe_is_that_of_the_strategy(search: dict[str, object], steps:
     assert resolved.search.minimum_nfe(resolved.sampler) == strategy.minimum_nfe(sampler)
 
 
-@pytest.mark.parametrize("search", [search for search in SEARCHES if search["strategy"] == "rbf"], ids=str)
-@pytest.mark.parametrize(("steps", "nfe"), [(2, 300), (10, 500), (10, 333), (7, 401)])
-def test_a_quoted_plan_is_the_strategys(search: dict[str, Any], steps: int, nfe: int) -> None:
+@pytest.mark.parametrize(
+    ("steps", "nfe", "search"),
+    with_steps(
+        ((2, 300), (10, 500), (10, 333), (7, 401)),
+        [search for search in SEARCHES if search["strategy"] == "rbf"],
+    ),
+    ids=str,
+)
+def test_a_quoted_plan_is_the_strategys(steps: int, nfe: int, search: dict[str, Any]) -> None:
     resolved = accept({"prompt": "x", "budget": {"nfe": nfe}, "search": search, "sampler": {"steps": steps}})
     rbf: Any = make_strategy("rbf", resolved.search.model_dump(exclude={"strategy"}))
     problem = SimpleNamespace(nfe=nfe, sampler=Sampler(**resolved.sampler.model_dump()))
     plan, quoted = rbf.plan(problem), plan_of(resolved)
     assert (quoted.initial_noises, quoted.quota, quoted.shares) == (plan.pool, plan.base_quota, plan.shares)
-    assert quoted.levels == plan.last_level + 1
-    assert quoted.nfe == plan.pool + sum(plan.shares) + rbf.reserve
+    assert quoted.levels == plan.last_level + 1 - rbf.first_level
+    assert quoted.nfe == rbf.pool_nfe + sum(plan.shares) + rbf.reserve
     assert quoted.nfe + quoted.nfe_unused == nfe
 
 

@@ -1,15 +1,17 @@
 """Submissions resolved: complete, stable, and with the arithmetic of the strategies."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.catalogue import MODELS, REWARD_PARAMS, REWARDS, STRATEGIES, SizeFacts
+from contracts.catalogue import MODELS, REWARD_PARAMS, REWARDS, STRATEGIES, UNDISTILLED, SizeFacts
 from contracts.errors import FieldProblem, InvalidRequestError
 from contracts.parsing import parse
 from contracts.requests import Budget, Caps, GenerationRequest, ResolvedRequest, RewardTerm
 from contracts.resolution import accept, needed_nfe, resolve, size_problems
-from contracts.search import STRATEGY_PARAMS, SamplerRequest
+from contracts.search import STRATEGY_PARAMS, RbfParams, SamplerRequest
 
 
 def test_a_resolved_request_resolves_to_itself() -> None:
@@ -184,3 +186,31 @@ def test_a_size_is_a_multiple_in_the_models_range(size: int, refused: bool) -> N
     found = size_problems("/width", size, facts)
     assert bool(found) == refused
     assert all("a multiple of 16 from 256 to 1024" in problem.detail for problem in found)
+
+
+BASE = {"prompt": "a red circle", "model": "shapes-base"}
+
+
+def test_a_model_of_many_steps_begins_lower_down() -> None:
+    request = accept(BASE)
+    assert isinstance(request.search, RbfParams)
+    assert (request.sampler.grid, request.search.first_level) == ("linear", UNDISTILLED.rbf["first_level"])
+    assert accept({"prompt": "a red circle"}).sampler.grid == "quadratic"
+
+
+@pytest.mark.parametrize("sampler", [{"steps": 4}, {"grid": "quadratic"}, {"interpolant": "linear"}])
+def test_a_grid_of_ones_own_begins_at_its_top(sampler: dict[str, Any]) -> None:
+    request = accept({**BASE, "sampler": sampler})
+    assert isinstance(request.search, RbfParams)
+    assert request.search.first_level == 0
+    assert request.sampler.kernel == UNDISTILLED.sampler["kernel"]
+
+
+def test_what_a_submission_names_wins_over_the_models_defaults() -> None:
+    request = accept({**BASE, "search": {"chains": 1}, "sampler": {"kernel": "euler_maruyama"}})
+    assert isinstance(request.search, RbfParams)
+    assert (request.search.chains, request.sampler.kernel) == (1, "euler_maruyama")
+    assert request.search.first_level == UNDISTILLED.rbf["first_level"]
+    upstream = accept({**BASE, "search": {"mode": "upstream"}, "budget": {"nfe": 500}})
+    assert isinstance(upstream.search, RbfParams)
+    assert upstream.search.first_level == 0

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sampling.checkpoint import restore, save
@@ -32,6 +32,8 @@ PARAMETERS: Mapping[str, st.SearchStrategy[dict[str, Any]]] = {
             "width": st.integers(1, 3),
             "accept": st.sampled_from(["first", "best"]),
             "finish_steps": finish_steps,
+            "first_level": st.integers(0, 2),
+            "approach_steps": st.integers(1, 3),
         }
     )
     | st.fixed_dictionaries(
@@ -98,6 +100,7 @@ seeds = st.integers(0, 2**64 - 1)
 def affordable(tried: Search, sampler: dict[str, Any], more: int, seed: int, **settings: Any) -> Problem:  # noqa: ANN401
     """A problem with ``more`` NFE than the strategy needs."""
     name, parameters = tried
+    assume(sampler["steps"] >= parameters.get("first_level", 0) + 2)
     least = make_strategy(name, parameters).minimum_nfe(problem(1, sampler=sampler).sampler)
     return problem(least + more, seed=seed, sampler=sampler, **settings)
 

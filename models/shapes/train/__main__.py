@@ -1,4 +1,4 @@
-"""`python -m models.shapes.train`: autoencoder, flow, reflow, detector, in that order."""
+"""`python -m models.shapes.train`: autoencoder, flow, reflow, undistilled flow, detector, in that order."""
 
 import argparse
 import shutil
@@ -11,10 +11,11 @@ from diffusers import AutoencoderKL
 from safetensors.torch import save_file
 
 from models.shapes.detector import WEIGHTS
-from models.shapes.train import autoencoder, detector, flow, reflow
+from models.shapes.train import autoencoder, detector, flow, reflow, undistil
 from models.shapes.train.networks import save_repository
 
 SHIPPED = Path(__file__).parent.parent / "weights"
+SHIPPED_BASE = Path(__file__).parent.parent / "base"
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,23 @@ class Recipe:
     scenes: int = flow.POOL_SIZE
     flow_steps: int = flow.STEPS
     reflow_rounds: tuple[reflow.Round, ...] = reflow.ROUNDS
+    undistil_steps: int = undistil.STEPS
+    undistil_scenes: int = undistil.SCENES
     pictures: int = detector.PICTURES
     detector_steps: int = detector.STEPS
 
 
-def train(recipe: Recipe, work: Path) -> tuple[Path, Path]:
-    """Run every stage that `work` has no result of; return the repository and the detector's weights."""
+@dataclass(frozen=True)
+class Trained:
+    """What a run has made: the repositories of `shapes` and `shapes-base`, and the detector's weights."""
+
+    repository: Path
+    base: Path
+    detector: Path
+
+
+def train(recipe: Recipe, work: Path) -> Trained:
+    """Run every stage that `work` has no result of."""
     torch.manual_seed(0)
     net = _autoencoder(work / "autoencoder", recipe.autoencoder_steps)
     latest = flow.train(net, work / "flow", steps=recipe.flow_steps, pool_size=recipe.scenes)
@@ -38,10 +50,14 @@ def train(recipe: Recipe, work: Path) -> tuple[Path, Path]:
         latest = reflow.straighten(latest, net, work / f"reflow-{number}", size, seed=20 + number)
     repository, weights = work / "repository", work / "detector.safetensors"
     save_repository(latest, net, repository)
+    base = undistil.undistil(
+        latest, net, work / "undistil", steps=recipe.undistil_steps, scenes=recipe.undistil_scenes
+    )
+    save_repository(base, net, work / "base")
     if not weights.exists():
         own = detector.drawn(repository, recipe.pictures, np.random.default_rng(5))
         save_file(detector.train(recipe.detector_steps, own, seed=0).state_dict(), weights)
-    return repository, weights
+    return Trained(repository, work / "base", weights)
 
 
 def _autoencoder(path: Path, steps: int) -> AutoencoderKL:
@@ -56,10 +72,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=Path(".train"), help="checkpoints; resumed from")
     parser.add_argument("--publish", action="store_true", help="replace the weights in models/shapes")
     options = parser.parse_args(arguments)
-    repository, weights = train(Recipe(), options.work)
+    trained = train(Recipe(), options.work)
     if options.publish:
-        shutil.copytree(repository, SHIPPED, dirs_exist_ok=True)
-        shutil.copy(weights, WEIGHTS)
+        shutil.copytree(trained.repository, SHIPPED, dirs_exist_ok=True)
+        shutil.copytree(trained.base, SHIPPED_BASE, dirs_exist_ok=True)
+        shutil.copy(trained.detector, WEIGHTS)
 
 
 if __name__ == "__main__":

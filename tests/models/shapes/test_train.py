@@ -17,6 +17,8 @@ TINY = Recipe(
     scenes=64,
     flow_steps=2,
     reflow_rounds=(Round(pairs=64, steps=2), Round(pairs=64, steps=2, corrected=False)),
+    undistil_steps=2,
+    undistil_scenes=64,
     pictures=64,
     detector_steps=2,
 )
@@ -33,18 +35,19 @@ def test_every_stage_runs_from_nothing(work: Path) -> None:
     pipeline = FluxPipeline.from_pretrained(work / "repository", dtype=torch.float32)
     size = sum(path.stat().st_size for path in (work / "repository").rglob("*") if path.is_file())
     assert pipeline.transformer.config.in_channels == 16
+    FluxPipeline.from_pretrained(work / "base", dtype=torch.float32)
     assert size < 20e6
     Detector().load_state_dict(load_file(work / "detector.safetensors"))
 
 
 def test_reflow_goes_on_from_the_flow_and_a_second_call_trains_nothing(work: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in work.rglob("checkpoint.pt")}
-    assert len(before) == 3
+    assert len(before) == 4
     train(TINY, work)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     stages = [
         torch.load(work / stage / "checkpoint.pt", weights_only=True)["ema"]
-        for stage in ("flow", "reflow-1", "reflow-2")
+        for stage in ("flow", "reflow-1", "reflow-2", "undistil")
     ]
     for one, after in pairwise(stages):
         assert 0 < max((one[name] - after[name]).abs().max().item() for name in one) < 0.1

@@ -1,0 +1,134 @@
+"""What a model's one-step predictions foretell, level by level, and the search settings that follow from it.
+
+A search that judges by the one-step prediction chooses blindly where that tells nothing of the end. Of a
+model distilled to few steps it tells something from t = 1 on; of one that is not, only lower down. What is
+measured is the correlation, over noises of one prompt, of the prediction's reward at a level with the reward
+at t = 0.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from sampling.interpolants import LINEAR
+from sampling.problem import Problem
+from sampling.sampler import Sampler
+
+STEPS = 10
+INFORMATIVE = 0.5
+"""Correlation from which on a choice is worth its evaluations."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One time of the linear path: mean and standard error of the correlation, over prompts that have one."""
+
+    t: float
+    correlation: float
+    error: float
+    prompts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """Settings to use beside the defaults; empty where the defaults fit.
+
+    Args:
+        sampler: fields of sampling.sampler.Sampler.
+        rbf: fields of sampling.strategies.rbf.Rbf.
+    """
+
+    sampler: dict[str, Any] = field(default_factory=dict[str, Any])
+    rbf: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+def times(steps: int = STEPS) -> tuple[float, ...]:
+    """The times of the linear path at which predictions are judged, from 1 down to 1 / steps."""
+    return tuple(1 - i / steps for i in range(steps))
+
+
+def foresight(problem: Problem, noises: int, steps: int = STEPS) -> list[float]:
+    """Correlation of the one-step prediction's reward with the final one, over the noises of one prompt.
+
+    Each noise goes down the linear path by Euler's method; no budget is charged.
+
+    Args:
+        problem: one prompt.
+        noises: at least 3.
+        steps: of the way down, at least 1.
+
+    Returns:
+        One number in [-1, 1] for each of ``times(steps)``; nan where either end's rewards are all alike.
+    """
+    x = torch.stack([problem.noise.draw(chain, 0, 0) for chain in range(noises)]).to(problem.device)
+    early: list[list[float]] = []
+    for t in times(steps):
+        velocity = problem.velocity(x, torch.full((noises,), t))
+        early.append(problem.score(x - t * velocity).rewards)
+        x = x - velocity / steps
+    final = problem.score(x).rewards
+    return [_correlation(rewards, final) for rewards in early]
+
+
+def levels(found: Sequence[Sequence[float]]) -> list[Level]:
+    """Mean over prompts of what ``foresight`` found for each, level by level.
+
+    ValueError where no prompt has a correlation: its rewards were all alike.
+    """
+    table = np.array(found, dtype=np.float64)
+    counts = (~np.isnan(table)).sum(0)
+    if not counts.all():
+        raise ValueError("the rewards of all noises are alike: there is nothing to foretell")
+    means = np.nanmean(table, 0)
+    spread = np.array(
+        [np.nanstd(column, ddof=1) if n > 1 else 0.0 for column, n in zip(table.T, counts, strict=True)]
+    )
+    rows = zip(times(table.shape[1]), means, spread / np.sqrt(counts), counts, strict=True)
+    return [Level(float(t), float(mean), float(error), int(n)) for t, mean, error, n in rows]
+
+
+def recommend(found: Sequence[Level]) -> Recommendation:
+    """Settings for ``rbf`` from what is foretold at each level.
+
+    Where predictions tell something from t = 1 on, the defaults, which are the paper's. Else a grid whose
+    levels lie lower, and chains that begin at the first level from which on everything is foretold; no pool
+    of noises is scored above it.
+
+    Args:
+        found: from t = 1 down.
+    """
+    start = informative_from(found)
+    if start is None or start == found[0].t:
+        return Recommendation()
+    sampler = Sampler(grid="linear")
+    first = next(
+        (level for level in range(1, sampler.steps - 2) if linear_time(sampler, level) <= start + 0.05),
+        sampler.steps - 2,
+    )
+    return Recommendation(
+        {"grid": "linear", "kernel": "ddim"}, {"first_level": first, "initial_noises": 8, "chains": 4}
+    )
+
+
+def informative_from(found: Sequence[Level]) -> float | None:
+    """The highest time from which on down every level foretells enough; None where the lowest does not."""
+    start: float | None = None
+    for level in reversed(found):
+        if level.correlation < INFORMATIVE:
+            break
+        start = level.t
+    return start
+
+
+def linear_time(sampler: Sampler, level: int) -> float:
+    """The time of the linear path with the noise of a level of the sampler's grid."""
+    return LINEAR.time_at_ratio(sampler.path.at(sampler.times[level]).ratio)
+
+
+def _correlation(one: Sequence[float], other: Sequence[float]) -> float:
+    if np.std(one) < 1e-6 or np.std(other) < 1e-6:
+        return float("nan")
+    return float(np.corrcoef(one, other)[0, 1])

@@ -1,0 +1,41 @@
+"""The approach: a deterministic way from noise to the first level at which predictions tell something."""
+
+from torch import Tensor
+
+from sampling import kernels
+from sampling.interpolants import LINEAR, Interpolant
+from sampling.problem import Problem
+from sampling.sampler import Sampler
+from sampling.state import S, predict_unscored
+
+
+def descend(problem: Problem, state: S, x: Tensor, r: float, steps: int) -> tuple[S, Tensor]:
+    """Take latents down from t = 1, unscored.
+
+    Args:
+        problem: on whose sampler's path the latents lie.
+        state: before; its ledger is charged ``steps`` evaluations for each row.
+        x: [b, *latent] standard normal.
+        r: time of the path to come to, in (0, 1).
+        steps: evaluations of each row, at least 1.
+
+    Returns:
+        The state, and the latents [b, *latent] at r.
+    """
+    # Whatever is searched with, DDIM without noise walks the linear path's ODE.
+    walk = Sampler(interpolant=problem.sampler.interpolant, kernel="ddim", eta=0.0)
+    times = visits(problem.sampler.path, r, steps)
+    for here, there in zip(times, (*times[1:], r), strict=True):
+        state, prediction = predict_unscored(problem, state, x, [here] * len(x))
+        x = kernels.step(walk, x, prediction, [here] * len(x), [there] * len(x), None)
+    return state, x
+
+
+def visits(path: Interpolant, r: float, steps: int) -> tuple[float, ...]:
+    """The times of ``path`` that ``steps`` evaluations from 1 to r visit, r itself left out.
+
+    Uniform in the time of the linear path, where the model's own sampler is.
+    """
+    end = LINEAR.time_at_ratio(path.at(r).ratio)
+    linear = [1 - (1 - end) * i / steps for i in range(steps)]
+    return (1.0, *(path.time_at_ratio(LINEAR.at(t).ratio) for t in linear[1:]))

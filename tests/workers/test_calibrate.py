@@ -1,0 +1,54 @@
+"""`python -m workers.calibrate` on a tiny model: the table, the file, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sampling.calibration import Level, recommend, times
+from workers.calibrate import main, report
+
+
+@pytest.fixture
+def prompts(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ROLLOVER_MODEL_PATHS", f"shapes={tiny_model}")
+    monkeypatch.setenv("ROLLOVER_DEVICE", "cpu")
+    path = tmp_path / "prompts.txt"
+    path.write_text("a red circle\n\ntwo blue squares\n", encoding="utf-8")
+    return path
+
+
+def test_it_measures_every_level_and_writes_what_follows(
+    prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "calibration.json"
+    options = ["--reward", "brightness", "--prompts", str(prompts), "--noises", "4", "--out", str(out)]
+    assert main(["shapes", *options]) == 0
+    written = json.loads(out.read_text(encoding="utf-8"))
+    assert [level["t"] for level in written["levels"]] == pytest.approx(times())
+    assert all(-1 <= level["correlation"] <= 1 for level in written["levels"])
+    assert {level["prompts"] for level in written["levels"]} == {2}
+    found = [Level(**level) for level in written["levels"]]
+    assert written["recommended"]["rbf"] == recommend(found).rbf
+    assert capsys.readouterr().out == report(found, recommend(found))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text", "named"),
+    [
+        (["shapes"], "", "no prompt in it"),
+        (["shapes", "--reward", "brightnes"], "a red circle", "Did you mean 'brightness'?"),
+        (["shape"], "a red circle", "did you mean shapes"),
+    ],
+)
+def test_what_cannot_be_measured_is_named(
+    prompts: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], text: str, named: str
+) -> None:
+    prompts.write_text(text, encoding="utf-8")
+    assert main([*arguments, "--prompts", str(prompts)]) == 1
+    assert named in capsys.readouterr().err
+
+
+def test_too_few_noises_are_a_usage_error(prompts: Path) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["shapes", "--prompts", str(prompts), "--noises", "2"])
