@@ -96,6 +96,16 @@ def test_models_and_rewards(stack: Stack) -> None:
     assert "incompressibility" in run(stack, "rewards")
 
 
+def test_calibrate_writes_what_it_measured(stack: Stack, tiny_model: Path, tmp_path: Path) -> None:
+    prompts, out = tmp_path / "prompts.txt", tmp_path / "calibration.json"
+    prompts.write_text("a red circle\n", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROLLOVER_MODEL_PATHS", f"shapes={tiny_model}")
+        options = ["--reward", "brightness", "--noises", "3", "--out", str(out)]
+        run(stack, "calibrate", "shapes", "--prompts", str(prompts), *options)
+    assert json.loads(out.read_text(encoding="utf-8"))["levels"][0]["prompts"] == 1
+
+
 def test_the_bar_shows_nfe_level_and_best_reward(client: Client) -> None:
     job = client.submit("a red circle", reward="brightness", nfe=60, held_out=[])
     screen = Console(file=io.StringIO(), force_terminal=True, width=120)
