@@ -100,7 +100,7 @@ SHAPES_SIZE = SizeFacts(minimum=64, maximum=64, multiple=64, default=64)
 
 UNDISTILLED = Defaults(
     sampler={"grid": "linear", "kernel": "ddim"},
-    rbf={"first_level": 5, "initial_noises": 8, "chains": 4},
+    rbf={"first_level": 4, "initial_noises": 8},
 )
 """For a model of many steps: one-step predictions tell nothing at t = 1, so levels lie lower."""
 

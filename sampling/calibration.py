@@ -94,8 +94,7 @@ def recommend(found: Sequence[Level]) -> Recommendation:
     """Settings for ``rbf`` from what is foretold at each level.
 
     Where predictions tell something from t = 1 on, the defaults, which are the paper's. Else a grid whose
-    levels lie lower, and chains that begin at the first level from which on everything is foretold; no pool
-    of noises is scored above it.
+    levels lie lower, and chains that begin just above the first level from which on down all is foretold.
 
     Args:
         found: from t = 1 down.
@@ -104,13 +103,10 @@ def recommend(found: Sequence[Level]) -> Recommendation:
     if start is None or start == found[0].t:
         return Recommendation()
     sampler = Sampler(grid="linear")
-    first = next(
-        (level for level in range(1, sampler.steps - 2) if linear_time(sampler, level) <= start + 0.05),
-        sampler.steps - 2,
-    )
-    return Recommendation(
-        {"grid": "linear", "kernel": "ddim"}, {"first_level": first, "initial_noises": 8, "chains": 4}
-    )
+    levels_below = [level for level in range(1, sampler.steps) if linear_time(sampler, level) <= start]
+    # One level above them: its children are the first to be judged by what they foretell.
+    first = min(levels_below[0] - 1, sampler.steps - 2) if levels_below else sampler.steps - 2
+    return Recommendation({"grid": "linear", "kernel": "ddim"}, {"first_level": first, "initial_noises": 8})
 
 
 def informative_from(found: Sequence[Level]) -> float | None:
