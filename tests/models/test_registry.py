@@ -27,7 +27,7 @@ def test_every_model_names_a_backend() -> None:
 
 
 def test_an_unknown_model_is_answered_with_the_nearest() -> None:
-    with pytest.raises(UnknownNameError, match=r"no model 'shape'; did you mean shapes\?"):
+    with pytest.raises(UnknownNameError, match=r"no model 'shape'; did you mean shapes\b"):
         load_model("shape")
 
 

@@ -49,10 +49,11 @@ def train(recipe: Recipe, work: Path) -> Trained:
     for number, size in enumerate(recipe.reflow_rounds, start=1):
         latest = reflow.straighten(latest, net, work / f"reflow-{number}", size, seed=20 + number)
     repository, weights = work / "repository", work / "detector.safetensors"
-    save_repository(latest, net, repository)
     base = undistil.undistil(
         latest, net, work / "undistil", steps=recipe.undistil_steps, scenes=recipe.undistil_scenes
     )
+    # Saving leaves the networks in float16, so nothing is trained after it.
+    save_repository(latest, net, repository)
     save_repository(base, net, work / "base")
     if not weights.exists():
         own = detector.drawn(repository, recipe.pictures, np.random.default_rng(5))
