@@ -1,13 +1,12 @@
 """The catalogue as clients see it: facts, JSON schemas of parameters, and what is live now."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from contracts.beats import WorkerBeat, WorkerState
 from contracts.catalogue import (
-    MODELS,
     REWARD_PARAMS,
     REWARDS,
     STRATEGIES,
@@ -66,15 +65,17 @@ class StrategyList(BaseModel):
     sampler: JsonSchema
 
 
-def models(served: Sequence[str], workers: Sequence[WorkerBeat]) -> ModelList:
+def models(served: Mapping[str, ModelFacts], workers: Sequence[WorkerBeat]) -> ModelList:
     """List the models served; the first is the default."""
-    return ModelList(data=[model_entry(name, name == served[0], workers) for name in served])
+    first = next(iter(served))
+    return ModelList(data=[model_entry(facts, name == first, workers) for name, facts in served.items()])
 
 
-def model_entry(name: str, default: bool, workers: Sequence[WorkerBeat]) -> ModelEntry:  # noqa: FBT001 (a field)
+def model_entry(facts: ModelFacts, default: bool, workers: Sequence[WorkerBeat]) -> ModelEntry:  # noqa: FBT001 (a field)
     """Describe one model."""
-    facts = MODELS[name]
-    live = [worker for worker in workers if worker.model == name and worker.state is not WorkerState.LOADING]
+    live = [
+        worker for worker in workers if worker.model == facts.id and worker.state is not WorkerState.LOADING
+    ]
     return ModelEntry(
         **facts.model_dump(),
         default=default,
@@ -111,7 +112,7 @@ def size_schema(size: SizeFacts) -> JsonSchema:
     }
 
 
-def rewards(served: Sequence[str], set_up: Container[str]) -> RewardList:
+def rewards(served: Iterable[str], set_up: Container[str]) -> RewardList:
     """List the rewards that apply to some model served; `set_up` have the setting that they need."""
     fitting = [f for f in REWARDS.values() if f.models is None or set(f.models) & set(served)]
     return RewardList(data=[reward_entry(f, f.setting is None or f.name in set_up) for f in fitting])

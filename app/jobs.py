@@ -45,7 +45,7 @@ async def submit(
         InvalidRequestError: it cannot be run.
         ProblemError: the queue is full, the key came with another body, or a limit of the caller is met.
     """
-    resolved = accept(payload, services.settings.models, caller.caps(services.settings.caps))
+    resolved = accept(payload, services.settings.served, caller.caps(services.settings.caps))
     record = Record.new(resolved, key, caller.owner)
     stored = await asyncio.to_thread(services.enqueuer.submit, record, fingerprint(payload), caller)
     return await get(services, caller, stored.id), stored
@@ -120,7 +120,7 @@ async def quoted(services: Services, caller: Caller, payload: object) -> Quote:
     Raises:
         InvalidRequestError: it could not be run.
     """
-    resolved = accept(payload, services.settings.models, caller.caps(services.settings.caps))
+    resolved = accept(payload, services.settings.served, caller.caps(services.settings.caps))
     pace, position, workers, running = await asyncio.gather(
         services.store.pace(resolved.model),
         services.store.ahead(caller.owner, resolved),

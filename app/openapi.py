@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
-from contracts.catalogue import MODELS, REWARD_PARAMS, ModelFacts, NoParams, SizeFacts
+from contracts.catalogue import REWARD_PARAMS, ModelFacts, NoParams, SizeFacts
 from contracts.errors import Problem
 from contracts.events import EVENT
 from contracts.extension import ExtensionRequest
@@ -56,7 +56,7 @@ def without_null(schema: Schema) -> Schema:
 
 def narrow(schemas: Schema, settings: Settings) -> None:
     """Say of requests what this server's models and settings allow."""
-    served = [MODELS[name] for name in settings.models]
+    served = list(settings.served.values())
     rewards = sorted({name for model in served for name in usable_rewards(model.id, settings.caps)})
     schemas[TERM] = term(schemas["RewardTerm"], rewards)
     for name in (GenerationRequest.__name__, OpenAIImageRequest.__name__):

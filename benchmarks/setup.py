@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from contracts.models import ENTRIES
 from models.backend import FlowBackend, Session
 from models.registry import load_model, load_reward
 from models.rewards.composite import Composite, Part
@@ -18,6 +19,7 @@ from sampling.sampler import Sampler
 from sampling.search import search
 from sampling.state import State
 from sampling.strategies import make_strategy
+from workers.loading import source_of
 
 SIZE = 64
 HELD_OUT = "scene_exact"
@@ -26,7 +28,7 @@ HELD_OUT = "scene_exact"
 @cache
 def backend(device: str = "cpu") -> FlowBackend:
     """The model `shapes`, loaded once for each device."""
-    return load_model("shapes", device)
+    return load_model(source_of(ENTRIES["shapes"]), device)
 
 
 @cache

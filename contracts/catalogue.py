@@ -1,4 +1,4 @@
-"""What a server can run: models, rewards and strategies, as closed tables of facts.
+"""What a server can run, as facts: rewards and strategies in closed tables, models by `contracts.models`.
 
 Facts only: the code behind a name is found by `models/registry.py` on the worker's side.
 """
@@ -96,46 +96,15 @@ class StrategyFacts(Facts):
     title: str
 
 
-SHAPES_SIZE = SizeFacts(minimum=64, maximum=64, multiple=64, default=64)
+def undistilled(steps: int) -> Defaults:
+    """Settings for a model of many steps, as `rollover calibrate` finds them for `shapes-base`.
 
-UNDISTILLED = Defaults(
-    sampler={"grid": "linear", "kernel": "ddim"},
-    rbf={"first_level": 4, "initial_noises": 8},
-)
-"""For a model of many steps: one-step predictions tell nothing at t = 1, so levels lie lower."""
-
-MODELS: Mapping[str, ModelFacts] = MappingProxyType(
-    {
-        facts.id: facts
-        for facts in (
-            ModelFacts(
-                id="shapes",
-                title="Coloured shapes on a light background, counted and related; bundled",
-                few_step=True,
-                width=SHAPES_SIZE,
-                height=SHAPES_SIZE,
-                steps=10,
-                guidance=None,
-                reward="scene_match",
-                held_out=("scene_exact",),
-                licence="Apache-2.0",
-            ),
-            ModelFacts(
-                id="shapes-base",
-                title="The same before it learned to draw in few steps; bundled",
-                few_step=False,
-                width=SHAPES_SIZE,
-                height=SHAPES_SIZE,
-                steps=10,
-                guidance=None,
-                reward="scene_match",
-                held_out=("scene_exact",),
-                defaults=UNDISTILLED,
-                licence="Apache-2.0",
-            ),
-        )
-    }
-)
+    One-step predictions tell nothing at t = 1: levels lie lower, and chains begin at r = .6 of the VP path.
+    """
+    return Defaults(
+        sampler={"grid": "linear", "kernel": "ddim"},
+        rbf={"first_level": steps * 2 // 5, "initial_noises": 8},
+    )
 
 
 def weight_free(

@@ -7,9 +7,10 @@ from typing import TypeVar
 from pydantic import JsonValue
 
 from contracts.baseline import reserved_nfe
-from contracts.catalogue import MODELS, REWARDS, Defaults, ModelFacts, RewardFacts, SizeFacts
+from contracts.catalogue import REWARDS, Defaults, ModelFacts, RewardFacts, SizeFacts
 from contracts.destinations import destination
 from contracts.errors import FieldProblem, InvalidRequestError
+from contracts.models import MODELS
 from contracts.names import did_you_mean
 from contracts.parsing import parse, pointer, posted_path, reward_params_problems, steps_of
 from contracts.requests import PRIORITIES, Budget, Caps, GenerationRequest, ResolvedRequest, RewardTerm
@@ -32,7 +33,7 @@ StrictT = TypeVar("StrictT", bound=Strict)
 
 
 def accept(
-    payload: object, models: Sequence[str] = tuple(MODELS), caps: Caps | None = None
+    payload: object, models: Mapping[str, ModelFacts] = MODELS, caps: Caps | None = None
 ) -> ResolvedRequest:
     """Check posted JSON and fill in every default: `parse`, then `resolve`.
 
@@ -53,22 +54,22 @@ def as_posted(problem: FieldProblem, payload: object) -> FieldProblem:
 
 
 def resolve(
-    request: GenerationRequest, models: Sequence[str] = tuple(MODELS), caps: Caps | None = None
+    request: GenerationRequest, models: Mapping[str, ModelFacts] = MODELS, caps: Caps | None = None
 ) -> ResolvedRequest:
     """Return the submission with nothing left to default.
 
     Args:
         request: the submission as posted.
-        models: ids of the models this server runs; the first is the default.
+        models: the models this server runs, by id; the first is the default.
         caps: what the server allows in one submission.
 
     Raises:
         InvalidRequestError: with every problem found.
     """
-    name = request.model or models[0]
+    name = request.model or next(iter(models))
     if name not in models:
-        raise InvalidRequestError([unknown("/model", "model", name, models)])
-    model = MODELS[name]
+        raise InvalidRequestError([unknown("/model", "model", name, list(models))])
+    model = models[name]
     resolved = filled(request, model, caps or Caps())
     problems = [
         *prompt_problems(resolved.prompt, caps or Caps()),

@@ -1,6 +1,8 @@
 """Settings of the server and its workers, read once from `ROLLOVER_*` environment variables."""
 
+from collections.abc import Mapping
 from datetime import timedelta
+from functools import cached_property
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Self
@@ -8,8 +10,9 @@ from typing import Annotated, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from contracts.catalogue import MODELS, REWARDS
+from contracts.catalogue import REWARDS, ModelFacts
 from contracts.destinations import Destination, Network, destination
+from contracts.models import ENTRIES, Entry, read
 from contracts.names import did_you_mean
 from contracts.requests import Caps
 
@@ -35,6 +38,10 @@ class Settings(BaseSettings):
         default=("shapes",),
         min_length=1,
         description="models served, comma separated; the first is default",
+    )
+    catalogue: Path | None = Field(
+        default=None,
+        description="a TOML file of [models](models.md#a-catalogue-of-your-own) beside the bundled ones",
     )
     max_nfe: int = Field(default=5000, ge=1, description="largest NFE budget of a submission")
     max_prompt_chars: int = Field(default=2000, ge=1, description="longest prompt, in characters")
@@ -127,8 +134,9 @@ class Settings(BaseSettings):
     def models_are_known(self) -> Self:
         """Refuse a model that is not in the catalogue."""
         for name in self.models:
-            if name not in MODELS:
-                raise ValueError(f"unknown model '{name}'.{did_you_mean(name, MODELS)}")
+            if name not in self.entries:
+                hint = did_you_mean(name, self.entries) or f" There are {', '.join(sorted(self.entries))}."
+                raise ValueError(f"unknown model '{name}'.{hint}")
         return self
 
     @model_validator(mode="after")
@@ -157,6 +165,16 @@ class Settings(BaseSettings):
             return destination(self.reward_url, self.reward_networks, "ROLLOVER_REWARD_NETWORKS")
         except ValueError as error:
             raise ValueError(f"reward_url: {error}") from None
+
+    @cached_property
+    def entries(self) -> Mapping[str, Entry]:
+        """Every model of the bundled catalogue and of the owner's. Raises contracts.models.CatalogueError."""
+        return {**ENTRIES, **(read(self.catalogue) if self.catalogue else {})}
+
+    @property
+    def served(self) -> Mapping[str, ModelFacts]:
+        """The models that are served, the default first."""
+        return {name: self.entries[name].facts(name) for name in self.models}
 
     @property
     def artifacts(self) -> str:

@@ -14,6 +14,7 @@ from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self, cast
 
 import diffusers
@@ -27,13 +28,21 @@ from diffusers.modular_pipelines.modular_pipeline import (
     PipelineState,
 )
 from diffusers.modular_pipelines.modular_pipeline_utils import ComponentSpec
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from models.backend import ModelLoadError
 from models.families import UNMAPPED, reason_against
 
 WORKFLOW = "text2image"
+PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl"})
 SCHEDULER_STEP = "after_denoiser"
+QUANTISATIONS: Mapping[str, torch.dtype | None] = MappingProxyType({"none": None, "fp8": torch.float8_e4m3fn})
+GIVEN = frozenset(
+    {"prompt", "negative_prompt", "width", "height", "latents", "generator", "num_images_per_prompt"}
+    | {"guidance_scale", "output_type"}
+)
+"""Inputs of blocks that each request, or this backend, sets."""
 
 Block = Callable[..., tuple[ModularPipeline, Any]]
 """A block takes the pipeline and a state, and returns both; the state it was given is changed."""
@@ -68,6 +77,8 @@ class ModularBackend:
         *,
         device: torch.device | str,
         dtype: torch.dtype,
+        quantisation: str = "none",
+        vae_tiling: bool = False,
         inputs: Mapping[str, Any] | None = None,
     ) -> Self:
         """Load a repository in the diffusers layout. Only safetensors, only what is on this machine.
@@ -76,18 +87,24 @@ class ModularBackend:
             source: folder with a `model_index.json` (or `modular_model_index.json`).
             device: where the model runs.
             dtype: type the weights are converted to, whatever they are stored as.
+            quantisation: a name of `QUANTISATIONS`.
+            vae_tiling: whether the VAE decodes large pictures in tiles.
             inputs: values for the family's own block inputs, such as `max_sequence_length`.
 
         Raises:
             ModelLoadError: nothing there, not a text-to-image pipeline we can drive, a component missing,
-                of the wrong class, corrupt, or stored as pickle.
+                of the wrong class, corrupt, or stored as pickle; or an option that it does not have.
         """
         pipeline = open_pipeline(source)
         refuse_unsupported(pipeline, source)
+        refuse_options(pipeline, source, quantisation, inputs or {})
         load_components(pipeline, source, dtype)
         refuse_changing_guidance(pipeline, source)
+        quantise(pipeline, quantisation, dtype)
         pipeline.to(device)
         lay_out_for_speed(pipeline)
+        if vae_tiling:
+            pipeline.vae.enable_tiling()
         return cls(pipeline, inputs or {})
 
     @property
@@ -223,6 +240,30 @@ def refuse_unsupported(pipeline: ModularPipeline, source: str | Path) -> None:
         raise ModelLoadError(f"{source}: {family} is not supported: {reason}")
 
 
+def refuse_options(
+    pipeline: ModularPipeline, source: str | Path, quantisation: str, inputs: Mapping[str, Any]
+) -> None:
+    """Refuse a quantisation that there is not, and inputs that the family's blocks do not take."""
+    if quantisation not in QUANTISATIONS:
+        raise ModelLoadError(
+            f"{source}: there is no quantisation '{quantisation}'; there are {', '.join(QUANTISATIONS)}"
+        )
+    known = declared_defaults(pipeline.blocks).keys() - GIVEN
+    unknown = inputs.keys() - known
+    if unknown:
+        raise ModelLoadError(
+            f"{source}: {type(pipeline).__name__} takes no input {', '.join(sorted(unknown))}; "
+            f"it takes {', '.join(sorted(known))}"
+        )
+
+
+def quantise(pipeline: ModularPipeline, quantisation: str, dtype: torch.dtype) -> None:
+    """Keep the transformer's weights in the quantisation's type; each layer computes in `dtype`."""
+    storage = QUANTISATIONS[quantisation]
+    if storage is not None:
+        pipeline.transformer.enable_layerwise_casting(storage_dtype=storage, compute_dtype=dtype)
+
+
 def refuse_changing_guidance(pipeline: ModularPipeline, source: str | Path) -> None:
     """Refuse guidance by more than latent and time: a velocity field has no steps and no memory."""
     if not guides_by_passes(pipeline):
@@ -271,14 +312,36 @@ def load_components(pipeline: ModularPipeline, source: str | Path, dtype: torch.
         spec, wanted = pipeline.get_component_spec(name), family[name]
         is_network = issubclass(wanted, torch.nn.Module)
         if is_network and not (spec.type_hint and issubclass(spec.type_hint, wanted)):
-            raise ModelLoadError(f"{source}: {name} should be a {wanted.__name__}, not a {spec.type_hint}")
+            named = getattr(spec.type_hint, "__name__", "nothing")
+            raise ModelLoadError(
+                f"{source}: {name} should be a {wanted.__name__}, and its index names {named}: "
+                "fetch the index and the folders of one repository"
+            )
         try:
             loaded[name] = load_network(spec, dtype) if is_network else spec.load(local_files_only=True)
         except Exception as error:  # diffusers and transformers raise whatever their parts raise
-            raise ModelLoadError(
-                f"{source}: {name} could not be loaded (weights only from safetensors): {error}"
-            ) from error
+            raise ModelLoadError(f"{source}: {name} could not be loaded: {reason_of(error, spec)}") from error
     pipeline.update_components(**loaded)
+
+
+def reason_of(error: Exception, spec: ComponentSpec) -> str:
+    """Why a component could not be loaded, and what to do."""
+    folder = Path(str(spec.pretrained_model_name_or_path), spec.subfolder or "")
+    pickled = sorted(path.name for path in folder.glob("*") if path.suffix in PICKLES)
+    if not folder.is_dir():
+        return f"there is no folder {folder}; fetch the repository again"
+    if pickled and not any(folder.glob("*.safetensors")):
+        return (
+            f"{folder} has only pickles ({', '.join(pickled)}), which can run code and are never read; "
+            "fetch a revision with safetensors, or save it as such"
+        )
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except SafetensorError as flaw:
+            return f"{file} is cut off, or no safetensors ({flaw}); fetch it again"
+    return f"{error}"
 
 
 def load_network(spec: ComponentSpec, dtype: torch.dtype) -> torch.nn.Module:

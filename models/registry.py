@@ -1,4 +1,4 @@
-"""Every backend, model and reward by name: closed tables of import paths; nothing loads until asked for."""
+"""Every backend and reward by name: closed tables of import paths; nothing loads until asked for."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,34 +21,27 @@ class UnknownNameError(LookupError):
 
 
 @dataclass(frozen=True)
-class ModelEntry:
+class ModelSource:
     """Where a model is and how it is loaded.
 
     Attributes:
-        source: folder in the diffusers layout.
+        folder: in the diffusers layout.
         backend: name in `BACKENDS`.
         dtype: type of the weights once loaded, whatever they are stored as.
+        quantisation: "fp8" keeps the transformer's weights in 8 bits and computes in `dtype`; else "none".
+        vae_tiling: whether large pictures are decoded in tiles.
         inputs: values for the family's own block inputs.
     """
 
-    source: Path
+    folder: Path
     backend: str = "modular"
     dtype: torch.dtype = torch.float32
+    quantisation: str = "none"
+    vae_tiling: bool = False
     inputs: Mapping[str, Any] = field(default_factory=dict)
 
 
 BACKENDS: Mapping[str, str] = MappingProxyType({"modular": "models.modular:ModularBackend"})
-
-MODELS: Mapping[str, ModelEntry] = MappingProxyType(
-    {
-        "shapes": ModelEntry(
-            source=Path(__file__).parent / "shapes" / "weights", inputs={"max_sequence_length": 16}
-        ),
-        "shapes-base": ModelEntry(
-            source=Path(__file__).parent / "shapes" / "base", inputs={"max_sequence_length": 16}
-        ),
-    }
-)
 
 REWARDS: Mapping[str, str] = MappingProxyType(
     {
@@ -71,20 +64,16 @@ REWARDS: Mapping[str, str] = MappingProxyType(
 )
 
 
-def load_model(name: str, device: torch.device | str = "cpu") -> FlowBackend:
+def load_model(source: ModelSource, device: torch.device | str = "cpu") -> FlowBackend:
     """Load a model onto a device.
 
     Raises:
-        UnknownNameError: no such model.
+        UnknownNameError: no such backend.
         models.backend.ModelLoadError: its files are missing or not what they should be.
     """
-    return load_entry(lookup("model", name, MODELS), device)
-
-
-def load_entry(entry: ModelEntry, device: torch.device | str = "cpu") -> FlowBackend:
-    """Load a model that need not be in the table. Raises as `load_model` does."""
-    backend = imported(lookup("backend", entry.backend, BACKENDS))
-    return backend.load(entry.source, device=device, dtype=entry.dtype, inputs=entry.inputs)
+    backend = imported(lookup("backend", source.backend, BACKENDS))
+    options = {name: value for name, value in vars(source).items() if name not in {"folder", "backend"}}
+    return backend.load(source.folder, device=device, **options)
 
 
 def load_reward(name: str, device: torch.device | str = "cpu", **needs: Any) -> Reward:  # noqa: ANN401 each reward's own

@@ -8,8 +8,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from contracts.catalogue import MODELS, REWARDS
+from contracts.catalogue import REWARDS
 from contracts.jobs import Provenance
+from contracts.models import ENTRIES, Entry
 from contracts.requests import ResolvedRequest
 from models import registry
 from models.backend import FlowBackend
@@ -24,6 +25,7 @@ from sampling.strategies import make_strategy
 from sampling.strategy import Strategy
 from workers.diagnosis import out_of_memory
 from workers.failures import ModelFailedError, RewardFailedError
+from workers.loading import source_of
 from workers.meter import Clock, Metered, device_wait
 from workers.provenance import device_name, library_versions, reward_versions, weights_sha256
 from workers.settings import WorkerSettings
@@ -101,6 +103,7 @@ class Engine:
     """
 
     model: str
+    entry: Entry
     backend: FlowBackend
     device: torch.device
     weights: str
@@ -109,30 +112,36 @@ class Engine:
     halved: Callable[[], None] = lambda: None
 
     @classmethod
-    def load(cls, model: str, settings: WorkerSettings, needs: Needs | None = None) -> Self:
+    def load(
+        cls,
+        model: str,
+        settings: WorkerSettings,
+        needs: Needs | None = None,
+        entries: Mapping[str, Entry] = ENTRIES,
+    ) -> Self:
         """Load a model and the rewards that its jobs use by default.
 
         Args:
-            model: id in the registry.
+            model: id in the catalogue.
             settings: where and from what.
             needs: what rewards need to be loaded, by name.
+            entries: the catalogue.
 
         Raises:
             models.registry.UnknownNameError: no such model.
             models.backend.ModelLoadError: its files are missing or not what they should be.
         """
-        entry = registry.lookup("model", model, registry.MODELS)
-        entry = replace(entry, source=settings.model_paths.get(model, entry.source))
+        entry = registry.lookup("model", model, entries)
+        source = source_of(entry, settings.model_paths.get(model))
         device = torch.device(chosen_device(settings.device))
-        engine = cls(
-            model, registry.load_entry(entry, device), device, weights_sha256(entry.source), needs or {}
-        )
+        backend = registry.load_model(source, device)
+        engine = cls(model, entry, backend, device, weights_sha256(source.folder), needs or {})
         engine.preload()
         return engine
 
     def preload(self) -> None:
         """Load the default rewards. One that fails is logged and fails only the jobs that name it."""
-        for name in (MODELS[self.model].reward, *MODELS[self.model].held_out):
+        for name in (self.entry.reward, *self.entry.held_out):
             try:
                 self.reward(name)
             except Exception:

@@ -65,7 +65,9 @@ def main(pipe: "Connection[object, object]", spec: Spec) -> None:
     tracing.configure("rollover-engine")
     line = Line(pipe)
     try:
-        engine = Engine.load(spec.model, spec.worker_settings, reward_needs(spec.settings))
+        engine = Engine.load(
+            spec.model, spec.worker_settings, reward_needs(spec.settings), spec.settings.entries
+        )
     except (ModelLoadError, UnknownNameError) as error:
         line.send(Refused(str(error)))
         return

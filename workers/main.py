@@ -87,7 +87,7 @@ def started(engine: Resident, connection: redis.Redis) -> str:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m workers", description="Run the searches of one model.")
-    parser.add_argument("--model", help="id in the registry; default: the first of ROLLOVER_MODELS")
+    parser.add_argument("--model", help="id in the catalogue; default: the first of ROLLOVER_MODELS")
     return parser.parse_args(arguments)
 
 

@@ -6,7 +6,7 @@ Importing this has effects and is meant to: it is the program of that process.
 import contextlib
 import signal
 
-from models import registry
+from contracts.models import ENTRIES
 from models.backend import ModelLoadError
 from models.modular import open_pipeline
 from workers import engine_process
@@ -18,6 +18,6 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 # diffusers imports its families when a repository is first opened, which takes most of the time.
 # No weights are read and no device is touched.
 with contextlib.suppress(ModelLoadError):
-    open_pipeline(registry.MODELS["shapes"].source)
+    open_pipeline(str(ENTRIES["shapes"].folder))
 
 __all__ = ["engine_process"]

@@ -17,7 +17,7 @@ class WorkerSettings(BaseSettings):
     device: str = Field(default="auto", description="torch device; auto: the first GPU, else the CPU")
     model_paths: Annotated[dict[str, Path], NoDecode] = Field(
         default_factory=dict,
-        description="folders to load models from in place of the registry's: `id=folder`, comma separated",
+        description="folders to load models from in place of the catalogue's: `id=folder`, comma separated",
     )
 
     hang_seconds: float = Field(

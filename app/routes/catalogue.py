@@ -12,7 +12,7 @@ router = APIRouter(prefix="/v1", tags=["catalogue"], responses=REFUSALS, depende
 @router.get("/models")
 async def models(services: ServicesDep) -> catalogue.ModelList:
     """List the models, their limits, and whether a worker has them loaded."""
-    return catalogue.models(services.settings.models, await services.store.workers())
+    return catalogue.models(services.settings.served, await services.store.workers())
 
 
 @router.get("/rewards")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from contracts.catalogue import MODELS, REWARDS
+from contracts.catalogue import REWARDS
 from contracts.errors import InvalidRequestError
 from contracts.quotes import plan_of
 from contracts.resolution import accept
@@ -160,7 +160,6 @@ def test_a_quoted_number_of_runs_is_the_strategys(search: dict[str, Any], runs: 
 
 def test_the_names_are_those_of_the_registries() -> None:
     assert set(STRATEGY_PARAMS) == set(STRATEGIES)
-    assert set(MODELS) == set(registry.MODELS)
     assert set(REWARDS) == set(registry.REWARDS)
 
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.catalogue import MODELS, REWARD_PARAMS, REWARDS, STRATEGIES, UNDISTILLED, SizeFacts
+from contracts.catalogue import REWARD_PARAMS, REWARDS, STRATEGIES, SizeFacts, undistilled
 from contracts.errors import FieldProblem, InvalidRequestError
+from contracts.models import MODELS
 from contracts.parsing import parse
 from contracts.requests import Budget, Caps, GenerationRequest, ResolvedRequest, RewardTerm
 from contracts.resolution import accept, needed_nfe, resolve, size_problems
@@ -44,7 +45,7 @@ def test_a_default_held_out_reward_gives_way_to_one_that_steers() -> None:
 
 def test_a_model_the_server_does_not_run_is_unknown_to_it() -> None:
     with pytest.raises(InvalidRequestError, match="/model: Unknown model 'shapes'"):
-        resolve(parse({"prompt": "x", "model": "shapes"}), models=["other"])
+        resolve(parse({"prompt": "x", "model": "shapes"}), models={"other": MODELS["shapes"]})
 
 
 def test_caps() -> None:
@@ -189,6 +190,7 @@ def test_a_size_is_a_multiple_in_the_models_range(size: int, refused: bool) -> N
 
 
 BASE = {"prompt": "a red circle", "model": "shapes-base"}
+UNDISTILLED = undistilled(10)
 
 
 def test_a_model_of_many_steps_begins_lower_down() -> None:

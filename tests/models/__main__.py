@@ -13,6 +13,8 @@ CHECKS = {
     "test_rows_at_different_times_do_not_see_each_other": "rows apart",
     "test_a_call_leaves_no_trace_in_the_next": "no trace",
     "test_gradients_flow_from_the_pictures_to_the_latents": "gradient",
+    "test_weights_in_8_bits_give_nearly_the_same_velocity": "8 bits",
+    "test_half_precision_runs": "half",
     "test_a_short_rbf_run_spends_its_budget_exactly": "rbf, exact NFE",
 }
 RUN = "test_an_ode_run_is_the_familys_own_pipeline"

@@ -49,6 +49,7 @@ class Made:
     """A tiny model of a family: its own pipeline, and our backend on what that saved."""
 
     family: Family
+    folder: Path
     pipeline: Any
     backend: ModularBackend
 
@@ -62,7 +63,7 @@ def maker(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
         folder = tmp_path_factory.mktemp("family")
         pipeline = make(FAMILIES[name], folder)
         backend = ModularBackend.load(folder, device="cpu", dtype=torch.float32)
-        return Made(FAMILIES[name], pipeline, backend)
+        return Made(FAMILIES[name], folder, pipeline, backend)
 
     return made
 
@@ -195,6 +196,30 @@ def test_a_short_rbf_run_spends_its_budget_exactly(session: ModularSession) -> N
     *_, last = search(problem, Rbf(chains=2, initial_noises=5, finish_steps=2))
     assert last.state.ledger.nfe_spent == sum(predictions) == 23
     assert last.state.ledger.model_forwards == 23 * session.forwards_per_nfe
+
+
+@every_family
+def test_weights_in_8_bits_give_nearly_the_same_velocity(
+    made: Made, session: ModularSession, scale: float | None
+) -> None:
+    backend = ModularBackend.load(made.folder, device="cpu", dtype=torch.float32, quantisation="fp8")
+    weights = dict(backend.pipeline.transformer.named_parameters())
+    kept = sum(weight.numel() for weight in weights.values() if weight.dtype == torch.float8_e4m3fn)
+    assert kept > 0.1 * sum(weight.numel() for weight in weights.values())
+    x, t = noise(2, session), torch.tensor([0.9, 0.3])
+    exact, rounded = session.velocity(x, t), backend.prepare(PROMPT, WIDTH, HEIGHT, scale).velocity(x, t)
+    assert 0 < (rounded - exact).norm() < 0.2 * exact.norm()
+
+
+@every_family
+def test_half_precision_runs(made: Made, session: ModularSession, scale: float | None) -> None:
+    backend = ModularBackend.load(made.folder, device="cpu", dtype=torch.bfloat16, quantisation="fp8")
+    halved = backend.prepare(PROMPT, WIDTH, HEIGHT, scale)
+    x, t = noise(2, session), torch.tensor([0.9, 0.3])
+    exact, rounded = session.velocity(x, t), halved.velocity(x, t)
+    assert rounded.dtype == torch.float32
+    assert 0 < (rounded - exact).norm() < 0.2 * exact.norm()
+    torch.testing.assert_close(halved.decode(x), session.decode(x), rtol=0, atol=0.1)
 
 
 def test_every_supported_family_stands_in_the_table(maker: Callable[[str], Made]) -> None:

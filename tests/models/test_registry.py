@@ -7,12 +7,10 @@ import pytest
 from models.backend import ModelLoadError
 from models.registry import (
     BACKENDS,
-    MODELS,
     REWARDS,
-    ModelEntry,
+    ModelSource,
     UnknownNameError,
     imported,
-    load_entry,
     load_model,
     load_reward,
 )
@@ -20,15 +18,6 @@ from models.registry import (
 
 def test_every_backend_exists() -> None:
     assert all(callable(imported(path).load) for path in BACKENDS.values())
-
-
-def test_every_model_names_a_backend() -> None:
-    assert {entry.backend for entry in MODELS.values()} <= BACKENDS.keys()
-
-
-def test_an_unknown_model_is_answered_with_the_nearest() -> None:
-    with pytest.raises(UnknownNameError, match=r"no model 'shape'; did you mean shapes\b"):
-        load_model("shape")
 
 
 def test_an_unknown_reward_is_answered_with_the_nearest() -> None:
@@ -42,16 +31,14 @@ def test_a_name_like_none_is_answered_with_them_all() -> None:
 
 
 def test_an_unknown_backend_is_refused(tmp_path: Path) -> None:
-    entry = ModelEntry(source=tmp_path, backend="modula")
+    source = ModelSource(folder=tmp_path, backend="modula")
     with pytest.raises(UnknownNameError, match=r"no backend 'modula'; did you mean modular\?"):
-        load_entry(entry)
+        load_model(source)
 
 
-def test_missing_weights_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    gone = tmp_path / "gone"
-    monkeypatch.setattr("models.registry.MODELS", {"shapes": ModelEntry(source=gone)})
+def test_missing_weights_are_named(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match="gone"):
-        load_model("shapes")
+        load_model(ModelSource(folder=tmp_path / "gone"))
 
 
 def test_the_tables_load_no_model_library() -> None:
