@@ -1,25 +1,27 @@
 """`python -m workers.calibrate MODEL`: measure what a model's one-step predictions foretell.
 
-It prints the correlations level by level and the lines of the search settings that follow from them.
+It prints the correlations level by level, and the line that follows from them for a catalogue.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from contracts.errors import InvalidRequestError
-from contracts.parsing import parse
-from contracts.resolution import resolve
+from contracts.requests import ResolvedRequest
+from contracts.resolution import accept
+from contracts.settings import Settings
 from models.backend import ModelLoadError
 from models.registry import UnknownNameError
 from sampling.calibration import Level, Recommendation, foresight, levels, recommend
 from workers.engine import Engine
 from workers.failures import JobFailedError
+from workers.needs import reward_needs
 from workers.settings import WorkerSettings
 
 
@@ -28,8 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     try:
         prompts = read_prompts(options.prompts)
-        engine = Engine.load(options.model, WorkerSettings())
-        found = levels(list(correlations(engine, prompts, options.reward, options.noises)))
+        settings = Settings()
+        engine = Engine.load(options.model, WorkerSettings(), reward_needs(settings), settings.entries)
+        asked = requests(settings, options.model, prompts, options.reward)
+        found = levels(list(correlations(engine, asked, options.noises)))
     except (
         OSError,
         ValueError,
@@ -62,21 +66,30 @@ def read_prompts(path: Path) -> list[str]:
     return prompts
 
 
-@torch.inference_mode()
-def correlations(
-    engine: Engine, prompts: Sequence[str], reward: str | None, noises: int
-) -> Iterator[list[float]]:
-    """`sampling.calibration.foresight` of each prompt, with noises of its own.
+def requests(
+    settings: Settings, model: str, prompts: Sequence[str], reward: str | None
+) -> list[ResolvedRequest]:
+    """What a submission of each prompt would be, with a seed of its own.
 
     Raises:
         InvalidRequestError: a prompt or the reward is not one that the model takes.
+    """
+    models = {model: settings.entries[model].facts(model)}
+    steered = {} if reward is None else {"reward": reward}
+    return [
+        accept({"prompt": prompt, "held_out": [], "seed": seed, **steered}, models, settings.caps)
+        for seed, prompt in enumerate(prompts)
+    ]
+
+
+@torch.inference_mode()
+def correlations(engine: Engine, asked: Sequence[ResolvedRequest], noises: int) -> Iterator[list[float]]:
+    """`sampling.calibration.foresight` of each request.
+
+    Raises:
         JobFailedError: model or reward failed.
     """
-    for seed, prompt in enumerate(prompts):
-        posted = {"prompt": prompt, "model": engine.model, "held_out": [], "seed": seed, "reward": reward}
-        request = resolve(
-            parse({key: value for key, value in posted.items() if value is not None}), [engine.model]
-        )
+    for request in asked:
         yield foresight(engine.open(request).problem, noises)
 
 
@@ -85,11 +98,14 @@ def report(found: Sequence[Level], recommended: Recommendation) -> str:
     rows = [
         f"{level.t:5.2f}  {level.correlation:6.2f} ± {level.error:.2f}  {level.prompts:7d}" for level in found
     ]
-    given = {"sampler": recommended.sampler, "search": recommended.rbf}
-    advice = (
-        json.dumps(given) if any(given.values()) else "the defaults: predictions tell something from t = 1 on"
-    )
-    return "\n".join(["    t  correlation    prompts", *rows, f"recommended: {advice}", ""])
+    settings = ", ".join(f"{name} = {inline(table)}" for name, table in asdict(recommended).items() if table)
+    advice = f"defaults = {{ {settings} }}" if settings else "few_step = true"
+    return "\n".join(["    t  correlation    prompts", *rows, f"for the catalogue: {advice}", ""])
+
+
+def inline(table: Mapping[str, object]) -> str:
+    """A flat table as TOML on one line."""
+    return "{ " + ", ".join(f"{name} = {json.dumps(value)}" for name, value in table.items()) + " }"
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

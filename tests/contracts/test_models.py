@@ -110,7 +110,11 @@ def test_defaults_of_ones_own_win_over_what_few_step_says(catalogue: Path) -> No
             '"brightness"\ndefaults = { rbf = { chain = 4 } }',
             r"defaults: rbf\.chain: Extra inputs are not permitted; there are accept, approach_steps, .*",
         ),
-        ('"brightness"', '"brightness"\ndefaults = { sampler = { kernel = "euler" } }', r"sampler\.kernel: .* 'ddim'"),
+        (
+            '"brightness"',
+            '"brightness"\ndefaults = { sampler = { kernel = "euler" } }',
+            r"sampler\.kernel: .* 'ddim'",
+        ),
         ('"brightness"', '"brightness"\nheld_out = ["zzz"]', r"reward 'zzz'\. There are aesthetic, .*"),
         ('"brightness"', '"brightness"\ndtype = "float8"', "dtype: .* 'float32' or 'bfloat16'"),
         ('"brightness"', '"brightness"\nquantisation = "nf4"', "quantisation: .* should be 'none' or 'fp8'"),
@@ -118,7 +122,7 @@ def test_defaults_of_ones_own_win_over_what_few_step_says(catalogue: Path) -> No
         (
             '"brightness"',
             '"brightness"\nzzz = 1',
-            r"zzz: there is no such field\. There are dtype, .* width\.",
+            r"zzz: there is no such field\. There are defaults, .* width\.",
         ),
         ('"brightness"', '"brightness"\nsteps = 0', "steps: .* greater than or equal to 1"),
         ('reward = "brightness"', "", "reward: Field required"),

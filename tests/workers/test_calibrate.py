@@ -1,12 +1,16 @@
 """`python -m workers.calibrate` on a tiny model: the table, the file, and what it refuses."""
 
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from contracts.models import Entry
 from sampling.calibration import Level, recommend, times
 from workers.calibrate import main, report
+
+SIZE = {"minimum": 64, "maximum": 64, "multiple": 64, "default": 64}
 
 
 @pytest.fixture
@@ -52,3 +56,13 @@ def test_what_cannot_be_measured_is_named(
 def test_too_few_noises_are_a_usage_error(prompts: Path) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["shapes", "--prompts", str(prompts), "--noises", "2"])
+
+
+def test_what_it_recommends_is_a_line_of_a_catalogue() -> None:
+    told = [Level(t, 1 - t**2, 0.0, 5) for t in times()]
+    line = report(told, recommend(told)).splitlines()[-1].partition(": ")[2]
+    entry = {"folder": "x", "width": SIZE, "height": SIZE, "reward": "brightness", **tomllib.loads(line)}
+    defaults = Entry.model_validate(entry).facts("x").defaults
+    assert (defaults.sampler, defaults.rbf) == (recommend(told).sampler, recommend(told).rbf)
+    straight = [Level(t, 0.9, 0.0, 5) for t in times()]
+    assert report(straight, recommend(straight)).endswith("few_step = true\n")
