@@ -50,6 +50,8 @@ def test_a_prompt_alone_is_enough_and_every_default_is_stored(client: httpx.Clie
             "finish_steps": 4,
             "start": "best",
             "plan_nfe": None,
+            "first_level": 0,
+            "approach_steps": 2,
         },
         "sampler": {
             "interpolant": "vp",
