@@ -201,7 +201,7 @@ def calibrate(
     options = [f"--{name}={value}" for name, value in given.items() if value is not None]
     command = module("workers.calibrate", f"--prompts={prompts}", f"--noises={noises}", *options, "--", model)
     with _errors_as_exit():
-        environment = environment_of(StackSettings.from_environment(os.environ), "", 0)
+        environment = environment_of(StackSettings.from_environment(os.environ), None, 0)
         code = subprocess.run(command, env=environment, check=False).returncode
     raise typer.Exit(code)
 

@@ -292,15 +292,15 @@ def _valkey(path: Path, data_dir: Path) -> list[str]:
     ]
 
 
-def environment_of(settings: StackSettings, redis_url: str, port: int) -> dict[str, str]:
-    """The environment of the programs that a stack starts."""
+def environment_of(settings: StackSettings, redis_url: str | None, port: int) -> dict[str, str]:
+    """The environment of the programs that a stack starts; ``redis_url`` is None for those that need none."""
     packages = str(Path(__file__).resolve().parents[1])
     search_path = [packages, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(search_path),
         "PYTHONUNBUFFERED": "1",
-        "ROLLOVER_REDIS_URL": redis_url,
+        **({} if redis_url is None else {"ROLLOVER_REDIS_URL": redis_url}),
         "ROLLOVER_DATA_DIR": str(settings.data_dir.resolve()),
         "ROLLOVER_HOST": settings.host,
         "ROLLOVER_PORT": str(port),

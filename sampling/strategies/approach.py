@@ -34,8 +34,9 @@ def descend(problem: Problem, state: S, x: Tensor, r: float, steps: int) -> tupl
 def visits(path: Interpolant, r: float, steps: int) -> tuple[float, ...]:
     """The times of ``path`` that ``steps`` evaluations from 1 to r visit, r itself left out.
 
-    Uniform in the time of the linear path, where the model's own sampler is.
+    Uniform in the time of the linear path, where the model's own sampler is, from where ``path`` begins: the
+    VP path has some signal left at 1.
     """
-    end = LINEAR.time_at_ratio(path.at(r).ratio)
-    linear = [1 - (1 - end) * i / steps for i in range(steps)]
+    start, end = (LINEAR.time_at_ratio(path.at(time).ratio) for time in (1.0, r))
+    linear = [start - (start - end) * i / steps for i in range(steps)]
     return (1.0, *(path.time_at_ratio(LINEAR.at(t).ratio) for t in linear[1:]))

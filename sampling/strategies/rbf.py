@@ -199,10 +199,16 @@ def _fill_pool(rbf: Rbf, problem: Problem, state: RbfState) -> Round[RbfState]:
         for chain, _, draw in places
     ]
     x = draw_noise(problem, places)
+    before = state.ledger.nfe_spent
     if rbf.first_level:
         state, x = approach.descend(problem, state, x, start, rbf.approach_steps)
     state, scored = evaluate(problem, state, x, addresses)
-    candidates = tuple(replace(candidate, decision=Decision.INITIAL) for candidate in scored)
+    # Counted noise by noise, each with its approach, so that the numbers do not tell the size of the batch.
+    each = (state.ledger.nfe_spent - before) // len(scored)
+    candidates = tuple(
+        replace(candidate, decision=Decision.INITIAL, nfe=before + each * number)
+        for number, candidate in enumerate(scored, start=1)
+    )
     state = replace(
         record(problem, state, candidates),
         pool_drawn=state.pool_drawn + len(candidates),

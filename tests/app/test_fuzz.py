@@ -47,6 +47,7 @@ BEYOND_SCHEMA = {
     r"/budget/nfe: Must be at most .* with the baseline's": "doubles where `baseline` is asked for",
     r"/search/plan_nfe: ": "lies between what the search needs and the budget",
     r"/search/back: ": "compares two fields",
+    r"/search/first_level: ": "depends on `mode`, and on `sampler`",
     r"/search/initial_noises: ": "compares two fields, where `start` is 'top'",
     r"/sampler/steps: .*'rbf'": "depends on `search`",
     r"/sampler/\w+: Must be '.*' for strategy": "depends on `search`",

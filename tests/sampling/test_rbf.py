@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from sampling.errors import BudgetTooSmallError
 from sampling.events import Candidate, Decision
-from sampling.interpolants import LINEAR, VP
+from sampling.interpolants import LINEAR, VP, Interpolant
 from sampling.problem import Scores
 from sampling.search import search
 from sampling.strategies import make_strategy
+from sampling.strategies.approach import visits
 from sampling.strategies.finish import finish_times
 from sampling.strategies.rbf import Rbf
 from tests.sampling.oracle import MIXTURE
@@ -78,6 +79,15 @@ def test_batch_size_changes_nothing(parameters: dict[str, Any], mode: str, max_b
     whole = candidates(rounds("rbf", parameters, problem(80, seed=seed)))
     parts = candidates(rounds("rbf", parameters, problem(80, seed=seed, max_batch=max_batch)))
     assert [facts(c) for c in whole] == [facts(c) for c in parts]
+
+
+@pytest.mark.parametrize("max_batch", [1, 2, 3])
+def test_batch_size_changes_no_number_where_noises_are_approached(max_batch: int) -> None:
+    parameters = {"initial_noises": 4, "first_level": 2, "approach_steps": 3}
+    whole = candidates(rounds("rbf", parameters, problem(40)))
+    parts = candidates(rounds("rbf", parameters, problem(40, max_batch=max_batch)))
+    assert [facts(c) for c in whole] == [facts(c) for c in parts]
+    assert [c.nfe for c in whole[:5]] == [4, 8, 12, 16, 17]
 
 
 def decided(done: list[Any], chain: int) -> list[tuple[int, int, int, float, Decision]]:
@@ -207,6 +217,16 @@ def test_finish_times_are_uniform_where_the_model_is() -> None:
     linear = [LINEAR.time_at_ratio(VP.at(r).ratio) for r in (0.6, *times)]
     assert linear == pytest.approx([linear[0] * i / 5 for i in (5, 4, 3, 2, 1)])
     assert finish_times(LINEAR, 1.0, 1) == (0.5,)
+
+
+@pytest.mark.parametrize("path", [LINEAR, VP])
+@pytest.mark.parametrize("end", [0.9999, 0.999, 0.9, 0.5])
+def test_the_approach_goes_down_from_one_wherever_it_ends(path: Interpolant, end: float) -> None:
+    # The VP path has some signal left at 1: times of the linear path above that are not on it.
+    times = visits(path, end, 4)
+    assert times[0] == 1.0
+    assert [*times, end] == sorted([*times, end], reverse=True)
+    assert len(set(times)) == 4
 
 
 def test_no_prediction_is_made_twice() -> None:
