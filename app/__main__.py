@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from app.main import create_app
 from contracts import tracing
 from contracts.logs import configure
+from contracts.rewards import tell_of_broken
 from contracts.settings import Settings
 
 DRAIN_SECONDS = 5
@@ -23,6 +24,7 @@ def main() -> int:
         return 2
     configure()
     tracing.configure("rollover-api")
+    tell_of_broken()
     uvicorn.run(
         app,
         host=settings.host,

@@ -6,15 +6,8 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from contracts.beats import WorkerBeat, WorkerState
-from contracts.catalogue import (
-    REWARD_PARAMS,
-    REWARDS,
-    STRATEGIES,
-    ModelFacts,
-    RewardFacts,
-    SizeFacts,
-    StrategyFacts,
-)
+from contracts.catalogue import STRATEGIES, ModelFacts, RewardFacts, SizeFacts, StrategyFacts
+from contracts.rewards import REWARD_PARAMS, REWARDS
 from contracts.search import DEFAULT_STRATEGY, STRATEGY_PARAMS, SamplerRequest
 
 JsonSchema = dict[str, Any]

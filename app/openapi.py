@@ -6,13 +6,14 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
-from contracts.catalogue import REWARD_PARAMS, ModelFacts, NoParams, SizeFacts
+from contracts.catalogue import ModelFacts, NoParams, SizeFacts
 from contracts.errors import Problem
 from contracts.events import EVENT
 from contracts.extension import ExtensionRequest
 from contracts.openai import OURS, ImageRequest, OpenAIImageRequest
 from contracts.requests import GenerationRequest, ResolvedRequest
 from contracts.resolution import usable_rewards
+from contracts.rewards import REWARD_PARAMS
 from contracts.search import DEFAULT_STRATEGY, STRATEGY_PARAMS, RbfParams
 from contracts.settings import Settings
 

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from contracts.catalogue import REWARDS, Defaults, GuidanceFacts, ModelFacts, SizeFacts, undistilled
+from contracts.catalogue import Defaults, GuidanceFacts, ModelFacts, SizeFacts, undistilled
 from contracts.names import did_you_mean
+from contracts.rewards import BROKEN, REWARDS
 from contracts.search import RbfParams, SamplerRequest, Steps, Strict
 
 ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -80,6 +81,7 @@ class Loading(BaseModel):
     """What a worker loads a model from, and how.
 
     Attributes:
+        backend: what drives it; an installed package may add one (`models.registry`).
         folder: in diffusers' layout; relative to the catalogue's file.
         repository: of the Hugging Face hub, in place of a folder, as `hf download` has put it here.
         revision: branch, tag or commit of the repository.
@@ -89,6 +91,7 @@ class Loading(BaseModel):
         inputs: values for the family's own block inputs.
     """
 
+    backend: str = "modular"
     folder: Path | None = None
     repository: Annotated[str, Field(pattern=REPOSITORY)] | None = None
     revision: str | None = None
@@ -179,6 +182,8 @@ def described(error: Mapping[str, Any]) -> str:
 def reward_problems(model: str, name: str) -> list[str]:
     """A default reward is known, and makes sense for the model."""
     if name not in REWARDS:
+        if name in BROKEN:
+            return [f"reward: {BROKEN[name]}"]
         hint = did_you_mean(name, REWARDS) or f" There are {', '.join(sorted(REWARDS))}."
         return [f"reward: there is no reward '{name}'.{hint}"]
     only = REWARDS[name].models

@@ -6,10 +6,10 @@ from typing import Any, cast
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from contracts.catalogue import REWARD_PARAMS, REWARDS
 from contracts.errors import FieldProblem, InvalidRequestError
 from contracts.names import did_you_mean
 from contracts.requests import Budget, GenerationRequest, RewardTerm
+from contracts.rewards import REWARD_PARAMS, REWARDS
 from contracts.search import STRATEGY_PARAMS, SamplerRequest, strategy_of
 from contracts.webhooks import Webhook
 

@@ -7,13 +7,14 @@ from typing import TypeVar
 from pydantic import JsonValue
 
 from contracts.baseline import reserved_nfe
-from contracts.catalogue import REWARDS, Defaults, ModelFacts, RewardFacts, SizeFacts
+from contracts.catalogue import Defaults, ModelFacts, RewardFacts, SizeFacts
 from contracts.destinations import destination
 from contracts.errors import FieldProblem, InvalidRequestError
 from contracts.models import MODELS
 from contracts.names import did_you_mean
 from contracts.parsing import parse, pointer, posted_path, reward_params_problems, steps_of
 from contracts.requests import PRIORITIES, Budget, Caps, GenerationRequest, ResolvedRequest, RewardTerm
+from contracts.rewards import BROKEN, REWARDS
 from contracts.search import (
     WALK,
     BaseParams,
@@ -222,15 +223,16 @@ def held_out_problems(resolved: ResolvedRequest, steering: Sequence[str], caps: 
 def reward_name_problems(place: str, name: str, model: str, caps: Caps) -> list[FieldProblem]:
     """A reward is in the catalogue, makes sense for the model, and has on this server what it needs."""
     usable = usable_rewards(model, caps)
-    if name not in REWARDS:
-        return [unknown(place, "reward", name, usable)]
     if name in usable:
         return []
-    facts = REWARDS[name]
-    if not fits(facts, model):
+    if name in REWARDS and not fits(REWARDS[name], model):
         detail = f"'{name}' does not apply to model '{model}'."
+    elif name in REWARDS:
+        detail = f"'{name}' is not set up on this server: its {REWARDS[name].setting} says nothing of it."
+    elif name in BROKEN:
+        detail = f"The package that brings '{name}' cannot be used on this server; its log says why."
     else:
-        detail = f"'{name}' is not set up on this server: its {facts.setting} says nothing of it."
+        return [unknown(place, "reward", name, usable)]
     return [FieldProblem(pointer=place, detail=detail, allowed=sorted(usable))]
 
 

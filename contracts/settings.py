@@ -10,11 +10,12 @@ from typing import Annotated, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from contracts.catalogue import REWARDS, ModelFacts
+from contracts.catalogue import ModelFacts
 from contracts.destinations import Destination, Network, destination
 from contracts.models import ENTRIES, Entry, read
 from contracts.names import did_you_mean
 from contracts.requests import Caps
+from contracts.rewards import BROKEN, REWARDS
 
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
@@ -144,7 +145,7 @@ class Settings(BaseSettings):
         """Refuse a folder for what is no reward, or for one that reads none."""
         known = [name for name, facts in REWARDS.items() if facts.setting == "ROLLOVER_REWARD_PATHS"]
         for name in self.reward_paths:
-            if name not in known:
+            if name not in known and name not in BROKEN:
                 hint = did_you_mean(name, known) or f" There are {', '.join(known)}."
                 raise ValueError(f"reward_paths: no reward '{name}' takes a folder.{hint}")
         return self

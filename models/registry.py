@@ -4,14 +4,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
 
-from models.backend import FlowBackend
-from models.rewards.protocol import Reward
+from models.backend import FlowBackend, ModelLoadError
+from models.rewards.protocol import Reward, RewardLoadError
 
 EntryT = TypeVar("EntryT")
 
@@ -26,7 +27,7 @@ class ModelSource:
 
     Attributes:
         folder: in the diffusers layout.
-        backend: name in `BACKENDS`.
+        backend: a name of `backends()`.
         dtype: type of the weights once loaded, whatever they are stored as.
         quantisation: "fp8" keeps the transformer's weights in 8 bits and computes in `dtype`; else "none".
         vae_tiling: whether large pictures are decoded in tiles.
@@ -42,6 +43,9 @@ class ModelSource:
 
 
 BACKENDS: Mapping[str, str] = MappingProxyType({"modular": "models.modular:ModularBackend"})
+"""Ours; `backends` adds those of installed packages."""
+GROUP = "rollover.backends"
+"""The entry points by which packages add backends, as `name = "module:class"`."""
 
 REWARDS: Mapping[str, str] = MappingProxyType(
     {
@@ -69,26 +73,56 @@ def load_model(source: ModelSource, device: torch.device | str = "cpu") -> FlowB
 
     Raises:
         UnknownNameError: no such backend.
-        models.backend.ModelLoadError: its files are missing or not what they should be.
+        models.backend.ModelLoadError: its files are missing or not what they should be, or the package that
+            brings the backend is broken.
     """
-    backend = imported(lookup("backend", source.backend, BACKENDS))
+    path = lookup("backend", source.backend, backends())
+    try:
+        backend = imported(path)
+    except Exception as error:  # whatever a stranger's module may raise
+        raise ModelLoadError(f"backend '{source.backend}': {unimportable(path, error)}") from error
     options = {name: value for name, value in vars(source).items() if name not in {"folder", "backend"}}
     return backend.load(source.folder, device=device, **options)
 
 
-def load_reward(name: str, device: torch.device | str = "cpu", **needs: Any) -> Reward:  # noqa: ANN401 each reward's own
+def backends() -> Mapping[str, str]:
+    """Import paths by name: those of installed packages, and ours, whose names no package can give."""
+    return {**{entry.name: entry.value for entry in entry_points(group=GROUP)}, **BACKENDS}
+
+
+def load_reward(
+    name: str,
+    device: torch.device | str = "cpu",
+    *,
+    factory: str | None = None,
+    **needs: Any,  # noqa: ANN401 each reward's own
+) -> Reward:
     """Load a reward onto a device.
 
     Args:
         name: of the reward.
         device: where it shall run.
+        factory: import path of one that an installed package brings; None: it is ours.
         needs: what it needs beside, such as the `folder` of its weights.
 
     Raises:
         UnknownNameError: no such reward.
         models.rewards.protocol.RewardLoadError: it lacks what it needs, or cannot be loaded from it.
     """
-    return imported(lookup("reward", name, REWARDS))(device, **needs)
+    if factory is None:
+        return imported(lookup("reward", name, REWARDS))(device, **needs)
+    try:
+        return imported(factory)(device, **needs)
+    except (RewardLoadError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a stranger's module may raise
+        raise RewardLoadError(f"reward '{name}': {unimportable(factory, error)}") from error
+
+
+def unimportable(path: str, error: Exception) -> str:
+    """Say in one line why what a package brings cannot be used."""
+    why = " ".join(str(error).split())
+    return f"{path} of an installed package cannot be used: {type(error).__name__}: {why}"
 
 
 def lookup(kind: str, name: str, table: Mapping[str, EntryT]) -> EntryT:

@@ -8,14 +8,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from contracts.catalogue import REWARDS
 from contracts.jobs import Provenance
 from contracts.models import ENTRIES, Entry
 from contracts.requests import ResolvedRequest
+from contracts.rewards import BROKEN, PLUGINS, REWARDS
 from models import registry
 from models.backend import FlowBackend
 from models.rewards.composite import Composite, Part
-from models.rewards.protocol import Reward, checked_score
+from models.rewards.protocol import Reward, RewardLoadError, checked_score
 from sampling.events import Round
 from sampling.problem import Problem
 from sampling.sampler import Sampler
@@ -148,9 +148,18 @@ class Engine:
                 log.exception("The reward %s could not be loaded; jobs that name it will fail.", name)
 
     def reward(self, name: str) -> Reward:
-        """A reward, loaded on first use."""
+        """A reward, loaded on first use.
+
+        Raises:
+            models.registry.UnknownNameError: no such reward.
+            models.rewards.protocol.RewardLoadError: it, or the package that brings it, cannot be used.
+        """
+        if name in BROKEN and name not in REWARDS:
+            raise RewardLoadError(BROKEN[name])
         if name not in self.rewards:
-            self.rewards[name] = registry.load_reward(name, self.device, **self.needs.get(name, {}))
+            factory = PLUGINS[name].factory if name in PLUGINS else None
+            needs = self.needs.get(name, {})
+            self.rewards[name] = registry.load_reward(name, self.device, factory=factory, **needs)
         return self.rewards[name]
 
     def open(self, request: ResolvedRequest, before: int = 0) -> Search:

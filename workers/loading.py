@@ -19,6 +19,7 @@ def source_of(entry: Entry, folder: Path | None = None) -> ModelSource:
     """
     return ModelSource(
         folder=folder or entry.folder or fetched(str(entry.repository), entry.revision),
+        backend=entry.backend,
         dtype=getattr(torch, entry.dtype),
         quantisation=entry.quantisation,
         vae_tiling=entry.vae_tiling,

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from contracts import tracing
 from contracts.beats import WorkerState
 from contracts.logs import configure
+from contracts.rewards import tell_of_broken
 from contracts.settings import Settings
 from workers.beat import Beat
 from workers.hold import connect
@@ -52,6 +53,7 @@ def work(model: str, redis_url: str, settings: Settings, worker_settings: Worker
     name = f"{model}-{uuid.uuid4().hex[:12]}"
     configure(worker=name)
     tracing.configure("rollover-worker")
+    tell_of_broken()
     with (
         connect(redis_url) as connection,
         redis.Redis.from_url(redis_url) as rq_connection,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from models.rewards.protocol import Reward
+from models.rewards.protocol import Facts, Reward
 
 LIBRARIES = ("rollover", "torch", "diffusers", "transformers", "numpy", "scipy", "pillow")
 CHUNK = 1 << 20
@@ -55,8 +55,9 @@ def reward_versions(rewards: Mapping[str, Reward]) -> dict[str, str]:
 
 def _version(reward: Reward) -> str:
     files = code_of(type(reward).__module__)
-    if reward.facts.weights is not None:
-        files.append(reward.facts.weights)
+    facts: Facts | None = getattr(reward, "facts", None)  # a package tells them elsewhere
+    if facts and facts.weights is not None:
+        files.append(facts.weights)
     total = hashlib.sha256()
     for path in files:
         total.update(file_sha256(path).encode())

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from contracts.catalogue import REWARDS
 from contracts.errors import InvalidRequestError
 from contracts.quotes import plan_of
 from contracts.resolution import accept
+from contracts.rewards import BUNDLED
 from contracts.search import STRATEGY_PARAMS, WALK
 from models import registry
 from models.rewards.protocol import Facts
@@ -160,13 +160,13 @@ def test_a_quoted_number_of_runs_is_the_strategys(search: dict[str, Any], runs: 
 
 def test_the_names_are_those_of_the_registries() -> None:
     assert set(STRATEGY_PARAMS) == set(STRATEGIES)
-    assert set(REWARDS) == set(registry.REWARDS)
+    assert set(BUNDLED) == set(registry.REWARDS)
 
 
-@pytest.mark.parametrize("name", sorted(REWARDS))
+@pytest.mark.parametrize("name", sorted(BUNDLED))
 def test_the_facts_are_those_of_the_reward(name: str) -> None:
     facts: Facts = registry.imported(registry.REWARDS[name]).facts
-    stated = REWARDS[name]
+    stated = BUNDLED[name]
     assert (stated.minimum, stated.maximum) == (facts.minimum, facts.maximum)
     assert stated.differentiable == facts.differentiable
 

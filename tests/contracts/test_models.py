@@ -62,6 +62,7 @@ held_out = ["sharpness"]
 defaults = { sampler = { kernel = "ode" }, rbf = { chains = 4 } }
 guidance = { minimum = 1, maximum = 10, default = 4.0 }
 inputs = { max_sequence_length = 512 }
+backend = "mine"
 """
     catalogue.write_text(
         ENTRY.replace('folder = "qwen"', 'repository = "Qwen/Qwen-Image"\nrevision = "v1"') + more
@@ -122,7 +123,7 @@ def test_defaults_of_ones_own_win_over_what_few_step_says(catalogue: Path) -> No
         (
             '"brightness"',
             '"brightness"\nzzz = 1',
-            r"zzz: there is no such field\. There are defaults, .* width\.",
+            r"zzz: there is no such field\. There are backend, .* width\.",
         ),
         ('"brightness"', '"brightness"\nsteps = 0', "steps: .* greater than or equal to 1"),
         ('reward = "brightness"', "", "reward: Field required"),

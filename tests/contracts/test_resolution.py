@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.catalogue import REWARD_PARAMS, REWARDS, STRATEGIES, SizeFacts, undistilled
+from contracts.catalogue import STRATEGIES, SizeFacts, undistilled
 from contracts.errors import FieldProblem, InvalidRequestError
 from contracts.models import MODELS
 from contracts.parsing import parse
 from contracts.requests import Budget, Caps, GenerationRequest, ResolvedRequest, RewardTerm
 from contracts.resolution import accept, needed_nfe, resolve, size_problems
+from contracts.rewards import REWARD_PARAMS, REWARDS
 from contracts.search import STRATEGY_PARAMS, RbfParams, SamplerRequest
 
 

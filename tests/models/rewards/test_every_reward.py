@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from contracts import catalogue
+from contracts import rewards
 from models.registry import REWARDS, load_reward
 from models.rewards.protocol import Facts, Reward
 
@@ -102,11 +102,11 @@ def test_what_is_not_differentiable_gives_no_gradient(name: str, reward: Reward)
 
 
 def test_the_catalogue_states_the_same_facts(name: str, reward: Reward) -> None:
-    listed = catalogue.REWARDS[name]
+    listed = rewards.REWARDS[name]
     assert (listed.minimum, listed.maximum) == (reward.facts.minimum, reward.facts.maximum)
     assert listed.weights is reward.facts.weights is None
     assert reward.facts.differentiable == listed.differentiable
 
 
 def test_the_catalogue_lists_the_rewards_of_the_registry() -> None:
-    assert catalogue.REWARDS.keys() == REWARDS.keys()
+    assert rewards.BUNDLED.keys() == REWARDS.keys()

@@ -23,7 +23,7 @@ from transformers import (
     SiglipModel,
 )
 
-from contracts import catalogue
+from contracts import rewards
 from models.registry import REWARDS, imported, load_reward
 from models.rewards.protocol import Reward, RewardLoadError
 from models.rewards.vqa_score import load_patches
@@ -235,7 +235,7 @@ def test_a_prompt_read_in_inference_mode_serves_gradients(name: str, weights: We
 
 
 def test_the_weights_are_frozen_and_named(name: str, reward: Reward) -> None:
-    listed = catalogue.REWARDS[name]
+    listed = rewards.REWARDS[name]
     assert str(listed.weights) in reward.facts.fetch[0]
     assert listed.setting == "ROLLOVER_REWARD_PATHS"
     assert listed.weights_licence
