@@ -18,7 +18,9 @@ from benchmarks.setup import Method, Task, run
 from benchmarks.tables import save, table
 from sampling import kernels
 from sampling.prediction import Prediction, predict, stack, unstack
+from sampling.problem import Problem
 from sampling.sampler import Sampler
+from sampling.state import draw_noise
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "rbf": {},
@@ -50,10 +52,11 @@ class AuthorsLoop:
     candidate is decoded alone and scored alone.
     """
 
-    def __init__(self, task: Task, chains: int, nfe: int, seed: int) -> None:
-        self.problem = task.problem(nfe, seed, Sampler())
+    def __init__(self, problem: Problem, chains: int, initial_noises: int = INITIAL_NOISES) -> None:
+        self.problem = problem
         self.count = chains
-        self.quota = (nfe - chains * INITIAL_NOISES) // (self.problem.sampler.steps * chains)
+        self.initial_noises = initial_noises
+        self.quota = (problem.nfe - chains * initial_noises) // (problem.sampler.steps * chains)
         self.spent = 0
 
     def evaluate(self, x: Tensor, r: list[float]) -> tuple[list[Prediction], list[float]]:
@@ -67,20 +70,20 @@ class AuthorsLoop:
 
     def start(self) -> list[Chain]:
         """Every chain at the best of its own initial noises."""
-        places = [(c, 0, i) for c in range(self.count) for i in range(INITIAL_NOISES)]
-        x = torch.stack([self.problem.noise.draw(*place) for place in places])
+        noises = self.initial_noises
+        x = draw_noise(self.problem, [(c, 0, i) for c in range(self.count) for i in range(noises)])
         predictions, rewards = self.evaluate(x, [1.0] * len(x))
         chains = []
-        for first in range(0, len(x), INITIAL_NOISES):
-            best = max(range(first, first + INITIAL_NOISES), key=rewards.__getitem__)
+        for first in range(0, len(x), noises):
+            best = max(range(first, first + noises), key=rewards.__getitem__)
             chains.append(Chain(x[best], predictions[best], rewards[best], self.quota))
         return chains
 
     def children(self, chains: list[Chain]) -> tuple[Tensor, list[float]]:
         """One child of each chain, and its time."""
-        sampler, noise = self.problem.sampler, self.problem.noise
+        sampler = self.problem.sampler
         x, prediction = torch.stack([c.x for c in chains]), stack([c.prediction for c in chains])
-        z = torch.stack([noise.draw(i, c.level + 1, c.draws) for i, c in enumerate(chains)])
+        z = draw_noise(self.problem, [(i, c.level + 1, c.draws) for i, c in enumerate(chains)])
         r_next = [sampler.times[c.level + 1] for c in chains]
         return kernels.step(
             sampler, x, prediction, [sampler.times[c.level] for c in chains], r_next, z
@@ -120,11 +123,12 @@ def measure(
     method, nfe, clock = Method("rbf", params, {}), options.nfe, CLOCKS[options.clock]
     calls = calls_of(task, method, nfe)
     chains = params.get("chains", 2)
+    problem = task.problem(nfe, 0, Sampler())
     return [
         (
             timed(lambda: run(task, method, nfe, 0), clock),
             timed(lambda: bare(task, calls), clock),
-            timed(AuthorsLoop(task, chains, nfe, 0).search, clock),
+            timed(AuthorsLoop(problem, chains).search, clock),
         )
         for _ in range(options.repeats)
     ]
@@ -132,7 +136,7 @@ def measure(
 
 def check(task: Task, chains: int, nfe: int) -> None:
     """AssertionError unless the plain loop ends where mode "upstream" does, up to rounding."""
-    loop = AuthorsLoop(task, chains, nfe, 0)
+    loop = AuthorsLoop(task.problem(nfe, 0, Sampler()), chains)
     with torch.inference_mode():
         reward = loop.search()
     state = run(task, Method("rbf", {"mode": "upstream", "chains": chains}, {}), nfe, 0)

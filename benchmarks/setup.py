@@ -63,12 +63,13 @@ class Halved:
 
 @dataclass(frozen=True)
 class Task:
-    """A prompt and the reward to search for it by."""
+    """A prompt and the reward to search for it by; ``max_batch``: the most rows in a call."""
 
     session: Session
     steering: Composite
     prompt: str
     device: str = "cpu"
+    max_batch: int | None = None
 
     @classmethod
     def of(
@@ -106,6 +107,7 @@ class Task:
             nfe=nfe,
             sampler=sampler,
             device=self.device,
+            max_batch=self.max_batch,
         )
 
     def held_out(self, image: Tensor) -> float:

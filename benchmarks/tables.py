@@ -12,12 +12,14 @@ RESULTS = Path(__file__).parent / "results"
 TABLES = Path(__file__).parent.parent / "docs" / "results"
 
 
-def save(name: str, data: dict[str, Any], markdown: str) -> None:
-    """Write benchmarks/results/name.json and docs/results/name.md, and print the table."""
-    for folder in (RESULTS, TABLES):
+def save(
+    name: str, data: dict[str, Any], markdown: str, *, results: Path = RESULTS, tables: Path = TABLES
+) -> None:
+    """Write results/name.json and tables/name.md, and print the table."""
+    for folder in (results, tables):
         folder.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n")
-    (TABLES / f"{name}.md").write_text(f"# {name}\n\nMade by `{command()}`.\n\n{markdown}\n")
+    (results / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n")
+    (tables / f"{name}.md").write_text(f"# {name}\n\nMade by `{command()}`.\n\n{markdown}\n")
     print(markdown)
 
 

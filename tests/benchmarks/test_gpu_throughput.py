@@ -1,0 +1,55 @@
+"""The benchmark of a GPU, run through on the CPU with tiny networks of the same classes."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import gpu_throughput
+from benchmarks.flux import SMOKE, Flux
+from benchmarks.loops import AuthorsLoop
+from benchmarks.setup import Method, run
+from sampling.sampler import Sampler
+
+
+def test_every_arm_runs_and_its_figures_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = ["--out", str(tmp_path / "json"), "--tables", str(tmp_path / "md")]
+    gpu_throughput.main(["--smoke", "--nfe", "30", "--noises", "3", "--minutes", "0", *folders])
+    told = json.loads((tmp_path / "json" / "gpu_throughput.json").read_text())
+    arms = told["arms"]
+    assert {name: arm["passes"] for name, arm in arms.items()} == {
+        "bare transformer calls": 30,
+        "bare decodes": 0,
+        "bare rewards": 0,
+        "search": 30,
+        "authors' loop": 28,  # which stops while its chains could go beyond the budget
+        "diffusers' best-of-n": 30,
+    }
+    assert all(len(arm["seconds"]) == 1 for arm in arms.values()), "no minute was left for a second turn"
+    assert told["TFLOP/s of matrix products"] > 0
+    assert 0 < told["FLOP utilisation of search"] < 1
+    assert all(math.isfinite(value) for name, value in told.items() if "/" in name)
+    table = (tmp_path / "md" / "gpu_throughput.md").read_text()
+    assert "| search |" in table
+    assert table.splitlines()[-1] in capsys.readouterr().out
+
+
+def test_the_loop_ends_where_mode_upstream_does_on_this_model_too() -> None:
+    task = Flux.random(SMOKE, torch.device("cpu")).task()
+    loop = AuthorsLoop(task.problem(30, 0, Sampler()), 2, 3)
+    with torch.inference_mode():
+        reward = loop.search()
+    method = Method("rbf", {"mode": "upstream", "initial_noises": 3}, {})
+    state = run(task, method, 30, 0)
+    assert loop.spent == state.ledger.nfe_spent
+    assert reward == pytest.approx(state.best[0].reward, abs=1e-2), "bfloat16"
+
+
+def test_it_says_so_where_there_is_no_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(SystemExit):
+        gpu_throughput.main([])
+    assert "there is no GPU here; --smoke" in capsys.readouterr().err
