@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-EXTRAS := api,worker,embedded,s3,otel,dev
+EXTRAS := api,worker,int8,embedded,s3,otel,dev
 
 # `make demo` takes the first three, `make test` the last.
 PROMPT ?= two red circles and a blue square
@@ -65,7 +65,7 @@ train-shapes: $(INSTALLED) ## Train the bundled model again, from nothing
 lock: ## Resolve the dependencies anew into requirements.lock
 	@rm -rf build/lock && $(PYTHON) -m venv build/lock
 	@echo "Resolving the newest versions that pyproject.toml allows ..."
-	@build/lock/bin/python -m pip --disable-pip-version-check install -qq '.[$(EXTRAS)]'
+	@build/lock/bin/python -m pip --disable-pip-version-check install -qq '.[$(EXTRAS),nf4]'
 	@{ sed -n '/^#/p' requirements.lock; \
 	   build/lock/bin/python -m pip --disable-pip-version-check freeze --all \
 	     | sed -E '/^(pip|rollover)[ =]/d; s/\+[a-z0-9.]+$$//'; } > build/requirements.lock

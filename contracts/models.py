@@ -18,6 +18,7 @@ from contracts.rewards import BROKEN, REWARDS
 from contracts.search import RbfParams, SamplerRequest, Steps, Strict
 
 ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+DEVICE = r"^[a-z]+(:[0-9]+)?$"
 REPOSITORY = r"^[A-Za-z0-9][\w.-]*/[\w.-]+$"
 BUNDLED = Path(__file__).with_name("models.toml")
 
@@ -86,7 +87,9 @@ class Loading(BaseModel):
         repository: of the Hugging Face hub, in place of a folder, as `hf download` has put it here.
         revision: branch, tag or commit of the repository.
         dtype: type of the weights once loaded, whatever they are stored as.
-        quantisation: `fp8` keeps the transformer's weights in 8 bits and computes in `dtype`.
+        device: torch device; None: the worker's own.
+        quantisation: keeps the transformer's weights in 8 bits, or 4, and computes in `dtype`.
+        offload: whether networks lie in the CPU's memory until they compute, whole or layer by layer.
         vae_tiling: decode large pictures in tiles, which takes less memory.
         inputs: values for the family's own block inputs.
     """
@@ -96,7 +99,9 @@ class Loading(BaseModel):
     repository: Annotated[str, Field(pattern=REPOSITORY)] | None = None
     revision: str | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
-    quantisation: Literal["none", "fp8"] = "none"
+    device: Annotated[str, Field(pattern=DEVICE)] | None = None
+    quantisation: Literal["none", "fp8", "int8", "nf4"] = "none"
+    offload: Literal["none", "model", "group"] = "none"
     vae_tiling: bool = False
     inputs: Mapping[str, Any] = Field(default_factory=dict[str, Any])
 
@@ -124,6 +129,15 @@ class Entry(Strict, Loading):
             raise ValueError("must have either a folder or a repository")
         if self.revision is not None and self.repository is None:
             raise ValueError("must have a repository to have a revision")
+        return self
+
+    @model_validator(mode="after")
+    def can_be_loaded_so(self) -> Self:
+        """Refuse ways of loading that do not go together."""
+        if self.quantisation == "int8" and self.dtype != "bfloat16":
+            raise ValueError("must have dtype = 'bfloat16' to have quantisation = 'int8'")
+        if self.quantisation == "nf4" and self.offload == "group":
+            raise ValueError("must have offload = 'model' or 'none' to have quantisation = 'nf4'")
         return self
 
     def facts(self, name: str) -> ModelFacts:

@@ -14,7 +14,6 @@ from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Self, cast
 
 import diffusers
@@ -33,11 +32,12 @@ from torch import Tensor
 
 from models.backend import ModelLoadError
 from models.families import UNMAPPED, reason_against
+from models.offload import place, refuse_offload
+from models.quantisation import cast_layers, loading_options, refuse_quantisation
 
 WORKFLOW = "text2image"
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl"})
 SCHEDULER_STEP = "after_denoiser"
-QUANTISATIONS: Mapping[str, torch.dtype | None] = MappingProxyType({"none": None, "fp8": torch.float8_e4m3fn})
 GIVEN = frozenset(
     {"prompt", "negative_prompt", "width", "height", "latents", "generator", "num_images_per_prompt"}
     | {"guidance_scale", "output_type"}
@@ -78,6 +78,7 @@ class ModularBackend:
         device: torch.device | str,
         dtype: torch.dtype,
         quantisation: str = "none",
+        offload: str = "none",
         vae_tiling: bool = False,
         inputs: Mapping[str, Any] | None = None,
     ) -> Self:
@@ -87,7 +88,8 @@ class ModularBackend:
             source: folder with a `model_index.json` (or `modular_model_index.json`).
             device: where the model runs.
             dtype: type the weights are converted to, whatever they are stored as.
-            quantisation: a name of `QUANTISATIONS`.
+            quantisation: of the transformer's weights; a name of `models.quantisation.QUANTISATIONS`.
+            offload: where networks lie that do not compute; a name of `models.offload.OFFLOADS`.
             vae_tiling: whether the VAE decodes large pictures in tiles.
             inputs: values for the family's own block inputs, such as `max_sequence_length`.
 
@@ -95,13 +97,16 @@ class ModularBackend:
             ModelLoadError: nothing there, not a text-to-image pipeline we can drive, a component missing,
                 of the wrong class, corrupt, or stored as pickle; or an option that it does not have.
         """
+        device = torch.device(device)
+        refuse_quantisation(quantisation, dtype, device)
+        refuse_offload(offload, quantisation)
         pipeline = open_pipeline(source)
         refuse_unsupported(pipeline, source)
-        refuse_options(pipeline, source, quantisation, inputs or {})
-        load_components(pipeline, source, dtype)
+        refuse_inputs(pipeline, source, inputs or {})
+        load_components(pipeline, source, dtype, loading_options(quantisation, dtype, device))
         refuse_changing_guidance(pipeline, source)
-        quantise(pipeline, quantisation, dtype)
-        pipeline.to(device)
+        cast_layers(pipeline.transformer, quantisation, dtype)
+        place(pipeline, device, offload)
         lay_out_for_speed(pipeline)
         if vae_tiling:
             pipeline.vae.enable_tiling()
@@ -240,14 +245,8 @@ def refuse_unsupported(pipeline: ModularPipeline, source: str | Path) -> None:
         raise ModelLoadError(f"{source}: {family} is not supported: {reason}")
 
 
-def refuse_options(
-    pipeline: ModularPipeline, source: str | Path, quantisation: str, inputs: Mapping[str, Any]
-) -> None:
-    """Refuse a quantisation that there is not, and inputs that the family's blocks do not take."""
-    if quantisation not in QUANTISATIONS:
-        raise ModelLoadError(
-            f"{source}: there is no quantisation '{quantisation}'; there are {', '.join(QUANTISATIONS)}"
-        )
+def refuse_inputs(pipeline: ModularPipeline, source: str | Path, inputs: Mapping[str, Any]) -> None:
+    """Refuse inputs that the family's blocks do not take."""
     known = declared_defaults(pipeline.blocks).keys() - GIVEN
     unknown = inputs.keys() - known
     if unknown:
@@ -255,13 +254,6 @@ def refuse_options(
             f"{source}: {type(pipeline).__name__} takes no input {', '.join(sorted(unknown))}; "
             f"it takes {', '.join(sorted(known))}"
         )
-
-
-def quantise(pipeline: ModularPipeline, quantisation: str, dtype: torch.dtype) -> None:
-    """Keep the transformer's weights in the quantisation's type; each layer computes in `dtype`."""
-    storage = QUANTISATIONS[quantisation]
-    if storage is not None:
-        pipeline.transformer.enable_layerwise_casting(storage_dtype=storage, compute_dtype=dtype)
 
 
 def refuse_changing_guidance(pipeline: ModularPipeline, source: str | Path) -> None:
@@ -301,7 +293,9 @@ def guider_at(guider: ClassifierFreeGuidance, scale: float | None) -> Classifier
     return guider
 
 
-def load_components(pipeline: ModularPipeline, source: str | Path, dtype: torch.dtype) -> None:
+def load_components(
+    pipeline: ModularPipeline, source: str | Path, dtype: torch.dtype, for_transformer: Mapping[str, Any]
+) -> None:
     """Load every component of a pipeline, or say which one could not be and why.
 
     `ModularPipeline.load_components` only logs a component that fails; a worker must not start without it.
@@ -318,7 +312,10 @@ def load_components(pipeline: ModularPipeline, source: str | Path, dtype: torch.
                 "fetch the index and the folders of one repository"
             )
         try:
-            loaded[name] = load_network(spec, dtype) if is_network else spec.load(local_files_only=True)
+            options = for_transformer if name == "transformer" else {}
+            loaded[name] = (
+                load_network(spec, dtype, options) if is_network else spec.load(local_files_only=True)
+            )
         except Exception as error:  # diffusers and transformers raise whatever their parts raise
             raise ModelLoadError(f"{source}: {name} could not be loaded: {reason_of(error, spec)}") from error
     pipeline.update_components(**loaded)
@@ -344,7 +341,7 @@ def reason_of(error: Exception, spec: ComponentSpec) -> str:
     return f"{error}"
 
 
-def load_network(spec: ComponentSpec, dtype: torch.dtype) -> torch.nn.Module:
+def load_network(spec: ComponentSpec, dtype: torch.dtype, options: Mapping[str, Any]) -> torch.nn.Module:
     """Load a component that has weights: safetensors only, never pickle, and all of them.
 
     The libraries fill weights that a file lacks with random numbers and a log line.
@@ -363,6 +360,7 @@ def load_network(spec: ComponentSpec, dtype: torch.dtype) -> torch.nn.Module:
         use_safetensors=True,
         local_files_only=True,
         output_loading_info=True,
+        **options,
     )
     if info["missing_keys"]:
         raise ValueError(f"its file lacks {', '.join(sorted(info['missing_keys']))}")

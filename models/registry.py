@@ -29,7 +29,8 @@ class ModelSource:
         folder: in the diffusers layout.
         backend: a name of `backends()`.
         dtype: type of the weights once loaded, whatever they are stored as.
-        quantisation: "fp8" keeps the transformer's weights in 8 bits and computes in `dtype`; else "none".
+        quantisation: of the transformer's weights, which compute in `dtype`; in `models.quantisation`.
+        offload: where networks lie that do not compute; in `models.offload`.
         vae_tiling: whether large pictures are decoded in tiles.
         inputs: values for the family's own block inputs.
     """
@@ -38,6 +39,7 @@ class ModelSource:
     backend: str = "modular"
     dtype: torch.dtype = torch.float32
     quantisation: str = "none"
+    offload: str = "none"
     vae_tiling: bool = False
     inputs: Mapping[str, Any] = field(default_factory=dict)
 

@@ -23,6 +23,7 @@ from sampling.search import search
 from sampling.state import State
 from sampling.strategies import make_strategy
 from sampling.strategy import Strategy
+from workers.devices import usable
 from workers.diagnosis import out_of_memory
 from workers.failures import ModelFailedError, RewardFailedError
 from workers.loading import source_of
@@ -133,7 +134,7 @@ class Engine:
         """
         entry = registry.lookup("model", model, entries)
         source = source_of(entry, settings.model_paths.get(model))
-        device = torch.device(chosen_device(settings.device))
+        device = usable(entry.device or settings.device)
         backend = registry.load_model(source, device)
         engine = cls(model, entry, backend, device, weights_sha256(source.folder), needs or {})
         engine.preload()
@@ -216,10 +217,3 @@ def composite(request: ResolvedRequest, rewards: dict[str, Reward]) -> Composite
         for term in request.reward
     }
     return Composite(parts)
-
-
-def chosen_device(name: str) -> str:
-    """The device's name; `auto` is the first GPU, else the CPU."""
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -22,6 +22,7 @@ def source_of(entry: Entry, folder: Path | None = None) -> ModelSource:
         backend=entry.backend,
         dtype=getattr(torch, entry.dtype),
         quantisation=entry.quantisation,
+        offload=entry.offload,
         vae_tiling=entry.vae_tiling,
         inputs=entry.inputs,
     )

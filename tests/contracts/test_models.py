@@ -54,7 +54,9 @@ def test_every_field_can_be_set(catalogue: Path) -> None:
 title = "Qwen"
 licence = "Apache-2.0"
 dtype = "bfloat16"
+device = "cuda:1"
 quantisation = "fp8"
+offload = "model"
 vae_tiling = true
 steps = 20
 few_step = true
@@ -118,7 +120,23 @@ def test_defaults_of_ones_own_win_over_what_few_step_says(catalogue: Path) -> No
         ),
         ('"brightness"', '"brightness"\nheld_out = ["zzz"]', r"reward 'zzz'\. There are aesthetic, .*"),
         ('"brightness"', '"brightness"\ndtype = "float8"', "dtype: .* 'float32' or 'bfloat16'"),
-        ('"brightness"', '"brightness"\nquantisation = "nf4"', "quantisation: .* should be 'none' or 'fp8'"),
+        (
+            '"brightness"',
+            '"brightness"\nquantisation = "int4"',
+            "quantisation: .* should be 'none', 'fp8', 'int8' or 'nf4'",
+        ),
+        (
+            '"brightness"',
+            '"brightness"\nquantisation = "int8"',
+            "must have dtype = 'bfloat16' to have .*'int8'",
+        ),
+        (
+            '"brightness"',
+            '"brightness"\nquantisation = "nf4"\noffload = "group"',
+            "must have offload = 'model' or 'none' to have quantisation = 'nf4'",
+        ),
+        ('"brightness"', '"brightness"\noffload = "disk"', "offload: .* 'none', 'model' or 'group'"),
+        ('"brightness"', '"brightness"\ndevice = "GPU 1"', "device: .* should match pattern"),
         ('"brightness"', '"brightness"\nvae_tilling = true', r"no such field\. Did you mean 'vae_tiling'\?"),
         (
             '"brightness"',

@@ -70,8 +70,8 @@ def test_a_model_of_pickles_is_refused_with_what_to_do(own: Path, capfd: pytest.
 
 
 def test_a_wrong_entry_is_refused_with_what_is_allowed(own: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    (own / "models.toml").write_text(ENTRY.replace("steps = 4", 'quantisation = "nf4"'))
+    (own / "models.toml").write_text(ENTRY.replace("steps = 4", 'quantisation = "int4"'))
     with pytest.raises(StackError) as refused:
         serve(own).__enter__()
     said = f"{refused.value}{capfd.readouterr()}"
-    assert "models.toml: [my-qwen] quantisation: Input should be 'none' or 'fp8'" in said
+    assert "models.toml: [my-qwen] quantisation: Input should be 'none', 'fp8', 'int8' or 'nf4'" in said

@@ -15,6 +15,7 @@ CHECKS = {
     "test_gradients_flow_from_the_pictures_to_the_latents": "gradient",
     "test_weights_in_8_bits_give_nearly_the_same_velocity": "8 bits",
     "test_half_precision_runs": "half",
+    "test_networks_that_come_and_go_give_the_same_bits": "offload",
     "test_a_short_rbf_run_spends_its_budget_exactly": "rbf, exact NFE",
 }
 RUN = "test_an_ode_run_is_the_familys_own_pipeline"

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor
 from models.backend import ModelLoadError
 from models.families import SUPPORTED, UNMAPPED, UNSUPPORTED
 from models.modular import ModularBackend, ModularSession, refuse_changing_guidance
+from models.offload import movable, offload_groups, offload_models
 from sampling import kernels
 from sampling.prediction import predict
 from sampling.problem import Problem, Scores
@@ -212,14 +213,64 @@ def test_weights_in_8_bits_give_nearly_the_same_velocity(
 
 
 @every_family
-def test_half_precision_runs(made: Made, session: ModularSession, scale: float | None) -> None:
-    backend = ModularBackend.load(made.folder, device="cpu", dtype=torch.bfloat16, quantisation="fp8")
+@pytest.mark.parametrize("quantisation", ["fp8", "int8"])
+def test_half_precision_runs(
+    made: Made, session: ModularSession, scale: float | None, quantisation: str
+) -> None:
+    backend = ModularBackend.load(made.folder, device="cpu", dtype=torch.bfloat16, quantisation=quantisation)
+    weights = {type(weight).__name__ for weight in backend.pipeline.transformer.parameters()}
+    assert ("Int8Tensor" in weights) == (quantisation == "int8")
     halved = backend.prepare(PROMPT, WIDTH, HEIGHT, scale)
     x, t = noise(2, session), torch.tensor([0.9, 0.3])
     exact, rounded = session.velocity(x, t), halved.velocity(x, t)
     assert rounded.dtype == torch.float32
     assert 0 < (rounded - exact).norm() < 0.2 * exact.norm()
     torch.testing.assert_close(halved.decode(x), session.decode(x), rtol=0, atol=0.1)
+
+
+@every_family
+@pytest.mark.parametrize("moved", ["models", "groups"])
+def test_networks_that_come_and_go_give_the_same_bits(
+    made: Made, session: ModularSession, scale: float | None, moved: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = ModularBackend.load(made.folder, device="cpu", dtype=torch.float32)
+    if moved == "models":
+        # The CPU does not say how much memory it has, which is all that keeps it from being the device.
+        monkeypatch.setattr(torch.cpu, "mem_get_info", lambda _: (2**40, 2**40), raising=False)
+        offload_models(backend.pipeline, torch.device("cpu"))
+    else:
+        offload_groups(backend.pipeline, torch.device("cpu"), use_stream=False)
+    came = arrivals(backend, whole=moved == "models", monkeypatch=monkeypatch)
+    offloaded = backend.prepare(PROMPT, WIDTH, HEIGHT, scale)
+    x, t = noise(2, session), torch.tensor([0.9, 0.3])
+    assert torch.equal(offloaded.velocity(x, t), session.velocity(x, t))
+    assert torch.equal(offloaded.decode(x), session.decode(x))
+    assert came >= movable(backend.pipeline).keys()
+    [gradient] = torch.autograd.grad(offloaded.decode(x.requires_grad_()).sum(), x)
+    assert gradient.abs().max() > 0
+
+
+def arrivals(backend: ModularBackend, *, whole: bool, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The networks of which anything was asked to come to the device, filled in as it is."""
+    came: set[str] = set()
+    method = "pre_forward" if whole else "onload_"
+    for name, network in movable(backend.pipeline).items():
+        hooks = [network._hf_hook] if whole else [*filter(None, map(group_of, network.modules()))]  # noqa: SLF001 -- accelerate's own
+        for hook in hooks:
+            monkeypatch.setattr(hook, method, partial(noted, came, name, getattr(hook, method)))
+    return came
+
+
+def noted(came: set[str], name: str, bring: Callable[..., Any], *given: object, **options: object) -> object:
+    came.add(name)
+    return bring(*given, **options)
+
+
+def group_of(layer: torch.nn.Module) -> Any:  # noqa: ANN401 -- a class of diffusers' own
+    """The group that a layer is moved with; None: it has no weights."""
+    hooks = getattr(layer, "_diffusers_hook", None)
+    hook = hooks and hooks.get_hook("group_offloading")
+    return hook and hook.group
 
 
 def test_every_supported_family_stands_in_the_table(maker: Callable[[str], Made]) -> None:

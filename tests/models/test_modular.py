@@ -12,8 +12,11 @@ from diffusers import FluxPipeline
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from models import quantisation
 from models.backend import ModelLoadError
 from models.modular import ModularBackend, ModularSession
+from models.offload import refuse_offload
+from models.quantisation import refuse_quantisation
 from models.registry import ModelSource, load_model
 
 PROMPT = "two red circle"
@@ -250,9 +253,42 @@ def test_large_pictures_can_be_decoded_in_tiles(tiny_flux: Path) -> None:
     assert gradient.abs().min() > 0
 
 
-def test_an_unknown_quantisation_is_refused_before_anything_is_read(tiny_flux: Path) -> None:
-    with pytest.raises(ModelLoadError, match="there is no quantisation 'nf4'; there are none, fp8"):
-        ModularBackend.load(tiny_flux, device="cpu", dtype=torch.float32, quantisation="nf4")
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"quantisation": "int4"}, "there is no quantisation 'int4'; there are none, fp8, int8, nf4"),
+        ({"quantisation": "int8"}, "'int8' needs dtype 'bfloat16', the type that torchao computes in"),
+        ({"offload": "disk"}, "there is no offload 'disk'; there are none, model, group"),
+    ],
+)
+def test_an_option_that_there_is_not_is_refused_before_anything_is_read(
+    tmp_path: Path, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ModelLoadError, match=said):
+        ModularBackend.load(tmp_path, device="cpu", dtype=torch.float32, **options)
+
+
+@pytest.mark.parametrize(("name", "package"), [("int8", "torchao"), ("nf4", "bitsandbytes")])
+def test_a_package_that_is_missing_is_named_with_the_command(
+    monkeypatch: pytest.MonkeyPatch, name: str, package: str
+) -> None:
+    monkeypatch.setattr(quantisation, "find_spec", lambda _: None)
+    with pytest.raises(ModelLoadError, match=rf"needs {package}, .*: pip install 'rollover\[{name}\]'"):
+        refuse_quantisation(name, torch.bfloat16, torch.device("cpu"))
+
+
+def test_4_bits_need_a_gpu_and_whole_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantisation, "find_spec", lambda _: True)
+    with pytest.raises(ModelLoadError, match="'nf4' needs a GPU, and the device is the CPU: take 'int8'"):
+        refuse_quantisation("nf4", torch.bfloat16, torch.device("cpu"))
+    refuse_quantisation("nf4", torch.bfloat16, torch.device("cuda"))
+    with pytest.raises(ModelLoadError, match="4-bit weights cannot be moved in groups: take offload 'model'"):
+        refuse_offload("group", "nf4")
+
+
+def test_on_the_cpu_there_is_nothing_to_offload_to(tiny_flux: Path) -> None:
+    backend = ModularBackend.load(tiny_flux, device="cpu", dtype=torch.float32, offload="model")
+    assert not hasattr(backend.pipeline.transformer, "_hf_hook")
 
 
 def test_an_input_that_the_family_does_not_take_is_refused(tiny_flux: Path) -> None:

@@ -1,0 +1,32 @@
+"""Which device a model goes to."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from contracts.models import ENTRIES
+from models.backend import ModelLoadError
+from workers.devices import usable
+from workers.engine import Engine
+from workers.settings import WorkerSettings
+
+
+def test_auto_is_a_gpu_where_there_is_one() -> None:
+    assert usable("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "gpu", "xpu:0"])
+def test_a_device_that_is_not_there_is_named_with_those_that_are(name: str) -> None:
+    with pytest.raises(ModelLoadError, match=f"no device '{name}' for this torch .*; there are cpu") as error:
+        usable(name)
+    assert "Set ROLLOVER_DEVICE, or `device` in the catalogue" in str(error.value)
+
+
+def test_the_device_of_an_entry_wins_over_the_workers(tiny_model: Path) -> None:
+    entries = {"shapes": ENTRIES["shapes"].model_copy(update={"device": "cuda:99"})}
+    with pytest.raises(ModelLoadError, match="no device 'cuda:99'"):
+        Engine.load("shapes", WorkerSettings(device="cpu", model_paths={"shapes": tiny_model}), {}, entries)
+    entries = {"shapes": ENTRIES["shapes"].model_copy(update={"device": "cpu"})}
+    settings = WorkerSettings(device="cuda:99", model_paths={"shapes": tiny_model})
+    assert Engine.load("shapes", settings, {}, entries).device == torch.device("cpu")
