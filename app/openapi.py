@@ -21,6 +21,8 @@ Schema = dict[str, Any]
 SCHEMA_REF = "#/components/schemas/{model}"
 TERM = "RewardTermRequest"
 MAX_TERMS = 8
+NOT_BLANK = r"[^\s\x1c-\x1f\x85]"
+"""Python counts some separators as blanks that the regular expressions of JSON schema do not."""
 UPSTREAM = "RbfUpstreamParams"
 
 
@@ -62,7 +64,7 @@ def narrow(schemas: Schema, settings: Settings) -> None:
     schemas[TERM] = term(schemas["RewardTerm"], rewards)
     for name in (GenerationRequest.__name__, OpenAIImageRequest.__name__):
         fields = schemas[name]["properties"]
-        fields["prompt"] |= {"maxLength": settings.max_prompt_chars, "pattern": r"\S"}
+        fields["prompt"] |= {"maxLength": settings.max_prompt_chars, "pattern": NOT_BLANK}
         fields["model"] |= {"anyOf": nullable({"type": "string", "enum": list(settings.models)})}
         fields["reward"] |= {"anyOf": nullable(*reward_forms(rewards))}
         held_out = {"type": "array", "items": {"type": "string", "enum": rewards}, "maxItems": MAX_TERMS}

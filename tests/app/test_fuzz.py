@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import jsonschema_rs
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
@@ -21,6 +22,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from app.keyring import Keyring, Limits, new_key
 from app.main import create_app
+from app.openapi import NOT_BLANK
 from contracts.beats import WorkerState
 from contracts.keys import worker_key
 from contracts.settings import Settings
@@ -52,7 +54,7 @@ BEYOND_SCHEMA = {
     r"/sampler/steps: .*'rbf'": "depends on `search`",
     r"/sampler/\w+: Must be '.*' for strategy": "depends on `search`",
     r"/(num_images|n): .*'base'": "depends on `search`",
-    r"/reward/\d+/name: .*differentiable": "depends on `sampler`",
+    r"/reward(/\d+)?(/name)?: .*differentiable": "depends on `sampler`",
     r"/reward: (Names a reward twice|At least one weight)": "is said of all terms together",
     r"/held_out/\d+: .*steers": "depends on `reward`",
     r"/webhook/url: ": "which hosts and ports a URL may name is no regular language one would read",
@@ -122,6 +124,13 @@ def test_no_call_makes_a_5xx_or_an_answer_that_is_not_documented(case: Any, door
     excused = [positive_data_acceptance] if beyond_schema(response) else []
     ACCEPTED[case.operation.label] += response.status_code < 300
     case.validate_response(response, headers=headers, excluded_checks=excused)
+
+
+def test_what_the_server_calls_blank_the_document_does() -> None:
+    prompt = {"type": "string", "pattern": NOT_BLANK}
+    blanks = [chr(code) for code in range(0x3001) if chr(code).isspace()]
+    assert not [blank for blank in blanks if jsonschema_rs.is_valid(prompt, blank)]
+    assert jsonschema_rs.is_valid(prompt, "\x1f a")
 
 
 def test_every_route_is_described() -> None:
