@@ -19,7 +19,8 @@ from torch.nn.functional import normalize
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from benchmarks.setup import Task
-from models.modular import WORKFLOW, ModularBackend
+from models.families import TEXT
+from models.modular import ModularBackend
 from models.rewards.composite import Composite, Part
 from models.rewards.pixels import Preprocessing
 from models.rewards.protocol import Facts
@@ -167,10 +168,11 @@ class Flux:
 
     def task(self) -> Task:
         """A search's session and reward, by the service's own backend."""
-        pipeline = FluxModularPipeline(workflow=WORKFLOW)
+        pipeline = FluxModularPipeline(workflow=TEXT.text)
         pipeline.update_components(**self.parts)
-        backend = ModularBackend(pipeline, self.prompt)
-        backend.stages = replace(backend.stages, encode=())
+        backend = ModularBackend(pipeline, {False: pipeline.blocks}, self.prompt)
+        [way] = backend.ways.values()
+        backend.ways = {False: replace(way, stages=replace(way.stages, encode=()))}
         session = backend.prepare("", self.size.pixels, self.size.pixels)
         return Task(session, Composite({"clip": Part(self.reward)}), "", str(self.transformer.device))
 

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from PIL.Image import Image
 from torch import Tensor
 
 
@@ -48,7 +49,14 @@ class Session(Protocol):
 class FlowBackend(Protocol):
     """A loaded flow model."""
 
-    def prepare(self, prompt: str, width: int, height: int, guidance_scale: float | None = None) -> Session:
+    def prepare(
+        self,
+        prompt: str,
+        width: int,
+        height: int,
+        guidance_scale: float | None = None,
+        image: Image | None = None,
+    ) -> Session:
         """Encode a prompt once, for pictures of width x height pixels.
 
         Args:
@@ -56,8 +64,10 @@ class FlowBackend(Protocol):
             width: in pixels.
             height: in pixels.
             guidance_scale: None leaves the family's own default.
+            image: what the prompt is about, RGB, of any size; None: a prompt alone.
 
         Raises:
-            ValueError: a size that the model cannot draw.
+            ValueError: a size that the model cannot draw; an image that it does not take, or none where it
+                needs one.
         """
         ...

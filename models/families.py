@@ -5,20 +5,44 @@ docs/models.md is printed from there.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
-SUPPORTED = frozenset(
+UNNAMED = ""
+"""The workflow of a family whose blocks have one way to go, without a name."""
+
+
+@dataclass(frozen=True)
+class Workflows:
+    """What diffusers calls a family's ways to a picture; None: it has no such way.
+
+    Attributes:
+        text: from a prompt alone.
+        image: from a prompt and an image that it is about.
+    """
+
+    text: str | None = "text2image"
+    image: str | None = None
+
+
+TEXT = Workflows()
+BOTH = Workflows(image="image_conditioned")
+
+SUPPORTED: Mapping[str, Workflows] = MappingProxyType(
     {
-        "FluxModularPipeline",
-        "Flux2ModularPipeline",
-        "Flux2KleinModularPipeline",
-        "Flux2KleinBaseModularPipeline",
-        "StableDiffusion3ModularPipeline",
-        "QwenImageModularPipeline",
-        "ZImageModularPipeline",
-        "Krea2ModularPipeline",
-        "Krea2TurboModularPipeline",
-        "ErnieImageModularPipeline",
+        "FluxModularPipeline": TEXT,
+        "FluxKontextModularPipeline": BOTH,
+        "Flux2ModularPipeline": BOTH,
+        "Flux2KleinModularPipeline": BOTH,
+        "Flux2KleinBaseModularPipeline": BOTH,
+        "StableDiffusion3ModularPipeline": TEXT,
+        "QwenImageModularPipeline": TEXT,
+        "QwenImageEditModularPipeline": Workflows(text=None, image="image_conditioned"),
+        "QwenImageEditPlusModularPipeline": Workflows(text=None, image=UNNAMED),
+        "ZImageModularPipeline": TEXT,
+        "Krea2ModularPipeline": TEXT,
+        "Krea2TurboModularPipeline": TEXT,
+        "ErnieImageModularPipeline": TEXT,
     }
 )
 

@@ -1,4 +1,4 @@
-"""One backend for the text-to-image families that diffusers has as a Modular Pipeline.
+"""One backend for the families that diffusers has as a Modular Pipeline, with an image to go by or without.
 
 A modular pipeline is a list of blocks: text encoder, preparation, denoising loop, decoder; the loop again is
 `[before_denoiser], denoiser, after_denoiser`, where the last one is the scheduler's step. Here the family's
@@ -14,7 +14,8 @@ from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, cast
+from types import MappingProxyType
+from typing import Any, Literal, Self, cast
 
 import diffusers
 import torch
@@ -27,20 +28,23 @@ from diffusers.modular_pipelines.modular_pipeline import (
     PipelineState,
 )
 from diffusers.modular_pipelines.modular_pipeline_utils import ComponentSpec
+from PIL.Image import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from models.backend import ModelLoadError
-from models.families import UNMAPPED, reason_against
+from models.families import SUPPORTED, UNMAPPED, reason_against
 from models.offload import place, refuse_offload
+from models.processors import load_part
 from models.quantisation import cast_layers, loading_options, refuse_quantisation
 
-WORKFLOW = "text2image"
+TakesImage = Literal["none", "optional", "required"]
+"""Whether prompts come with an image that they are about."""
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl"})
 SCHEDULER_STEP = "after_denoiser"
 GIVEN = frozenset(
     {"prompt", "negative_prompt", "width", "height", "latents", "generator", "num_images_per_prompt"}
-    | {"guidance_scale", "output_type"}
+    | {"guidance_scale", "output_type", "image", "max_area"}
 )
 """Inputs of blocks that each request, or this backend, sets."""
 
@@ -59,16 +63,38 @@ class Stages:
     decode: tuple[Block, ...]
 
 
+@dataclass(frozen=True)
+class Way:
+    """One of a family's ways to a picture: its stages, and their inputs that no request sets."""
+
+    stages: Stages
+    inputs: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, blocks: ModularPipelineBlocks, inputs: Mapping[str, Any]) -> Self:
+        """The way of these blocks, with values for some of their inputs."""
+        return cls(split(blocks), declared_defaults(blocks) | dict(inputs))
+
+
 class ModularBackend:
     """A diffusers repository on disk, loaded and ready to open sessions.
 
     Use `ModularBackend.load`. One backend serves one thread.
+
+    Args:
+        pipeline: with every component of all the blocks.
+        blocks: of the ways it goes, by whether there is an image to go by.
+        inputs: values for the family's own block inputs.
     """
 
-    def __init__(self, pipeline: ModularPipeline, inputs: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        pipeline: ModularPipeline,
+        blocks: Mapping[bool, ModularPipelineBlocks],
+        inputs: Mapping[str, Any],
+    ) -> None:
         self.pipeline = pipeline
-        self.stages = split(pipeline.blocks)
-        self.inputs = declared_defaults(pipeline.blocks) | dict(inputs)
+        self.ways = {with_image: Way.of(each, inputs) for with_image, each in blocks.items()}
 
     @classmethod
     def load(
@@ -81,6 +107,7 @@ class ModularBackend:
         offload: str = "none",
         vae_tiling: bool = False,
         inputs: Mapping[str, Any] | None = None,
+        image: TakesImage = "none",
     ) -> Self:
         """Load a repository in the diffusers layout. Only safetensors, only what is on this machine.
 
@@ -92,16 +119,19 @@ class ModularBackend:
             offload: where networks lie that do not compute; a name of `models.offload.OFFLOADS`.
             vae_tiling: whether the VAE decodes large pictures in tiles.
             inputs: values for the family's own block inputs, such as `max_sequence_length`.
+            image: whether prompts come with an image; "none" and "optional" need a family that draws from a
+                prompt alone, "optional" and "required" one that takes an image.
 
         Raises:
-            ModelLoadError: nothing there, not a text-to-image pipeline we can drive, a component missing,
-                of the wrong class, corrupt, or stored as pickle; or an option that it does not have.
+            ModelLoadError: nothing there, not a pipeline we can drive, a component missing, of the wrong
+                class, corrupt, or stored as pickle; or an option that it does not have.
         """
         device = torch.device(device)
         refuse_quantisation(quantisation, dtype, device)
         refuse_offload(offload, quantisation)
-        pipeline = open_pipeline(source)
-        refuse_unsupported(pipeline, source)
+        pipelines = {with_image: open_pipeline(source, with_image) for with_image in WAYS[image]}
+        # The image's way has all that the prompt's has, and an encoder for the image.
+        pipeline = pipelines[max(pipelines)]
         refuse_inputs(pipeline, source, inputs or {})
         load_components(pipeline, source, dtype, loading_options(quantisation, dtype, device))
         refuse_changing_guidance(pipeline, source)
@@ -110,7 +140,8 @@ class ModularBackend:
         lay_out_for_speed(pipeline)
         if vae_tiling:
             pipeline.vae.enable_tiling()
-        return cls(pipeline, inputs or {})
+        blocks = {with_image: opened.blocks for with_image, opened in pipelines.items()}
+        return cls(pipeline, blocks, inputs or {})
 
     @property
     def size_multiple(self) -> int:
@@ -118,9 +149,17 @@ class ModularBackend:
         return 2 * self.pipeline.vae_scale_factor
 
     def prepare(
-        self, prompt: str, width: int, height: int, guidance_scale: float | None = None
+        self,
+        prompt: str,
+        width: int,
+        height: int,
+        guidance_scale: float | None = None,
+        image: Image | None = None,
     ) -> "ModularSession":
         """See `models.backend.FlowBackend.prepare`."""
+        if (image is not None) not in self.ways:
+            raise ValueError(f"this model {'needs an image' if image is None else 'takes no image'}")
+        way = self.ways[image is not None]
         multiple = self.size_multiple
         for name, pixels in (("width", width), ("height", height)):
             if pixels <= 0 or pixels % multiple:
@@ -129,21 +168,23 @@ class ModularBackend:
                 )
         # Sessions share the networks, but each has a guider of its own: the blocks write into it.
         pipeline = copy(self.pipeline)
-        given: dict[str, Any] = {"prompt": prompt, "width": width, "height": height}
+        given: dict[str, Any] = {"prompt": prompt, "width": width, "height": height, "image": image}
+        # FLUX Kontext draws pictures of this area, whatever their width and height.
+        given["max_area"] = width * height
         if guides_by_passes(pipeline):
             guider = guider_at(pipeline.guider, guidance_scale)
             vars(pipeline)["guider"] = guider
             # Some families guide towards the prompt only where they are given something to guide away from.
             given["negative_prompt"] = "" if guider.num_conditions > 1 else None
-        elif guidance_scale is not None and "guidance_scale" not in self.inputs:
+        elif guidance_scale is not None and "guidance_scale" not in way.inputs:
             raise ValueError("this model takes no guidance_scale")
         elif guidance_scale is not None:
             given["guidance_scale"] = guidance_scale
-        return ModularSession(pipeline, self.stages, self.inputs | given)
+        return ModularSession(pipeline, way.stages, {**way.inputs, **given})
 
 
 class ModularSession:
-    """One prompt at one size (see `models.backend.Session`).
+    """One prompt, and its image where it has one, at one size (see `models.backend.Session`).
 
     The state that the blocks prepare is batch-shaped, so it is made once for each batch size and kept.
     """
@@ -211,19 +252,47 @@ class ModularSession:
         return self._prepared[batch]
 
 
-def open_pipeline(source: str | Path) -> ModularPipeline:
-    """Read a repository's index and choose its modular pipeline; loads no weights."""
+WAYS: Mapping[TakesImage, tuple[bool, ...]] = MappingProxyType(
+    {"none": (False,), "optional": (False, True), "required": (True,)}
+)
+"""Whether there is an image, in each way that a model goes."""
+
+
+def open_pipeline(source: str | Path, with_image: bool = False) -> ModularPipeline:  # noqa: FBT001, FBT002 -- a fact
+    """Read a repository's index and choose its modular pipeline; loads no weights.
+
+    Args:
+        source: the repository's folder.
+        with_image: whether it is asked to go by an image, beside the prompt.
+
+    Raises:
+        ModelLoadError: nothing there that diffusers can open, or no pipeline we can drive this way.
+    """
     if not Path(source).is_dir():
         raise ModelLoadError(f"no model at {source}: there is no such folder")
+    # Which ways there are depends on the family, which only opening tells.
+    family = type(opened(source, None)).__name__
+    if reason := reason_against(family):
+        raise ModelLoadError(f"{source}: {family} is not supported: {reason}")
+    ways = SUPPORTED[family]
+    workflow = ways.image if with_image else ways.text
+    if workflow is None:
+        takes = (
+            "takes no image: leave `image` out" if with_image else 'needs an image: write image = "required"'
+        )
+        raise ModelLoadError(f"{source}: {family} {takes} where it is catalogued")
+    return opened(source, workflow or None)
+
+
+def opened(source: str | Path, workflow: str | None) -> ModularPipeline:
+    """Open a repository for one workflow; None: with all the blocks of its family."""
     try:
         with warnings.catch_warnings():
             # Looking the family up makes diffusers import all its pipelines, one of which uses torch.jit.
             warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
-            pipeline = opener(source)(str(source), workflow=WORKFLOW, local_files_only=True)
+            pipeline = opener(source)(str(source), workflow=workflow, local_files_only=True)
     except Exception as error:  # diffusers raises whatever its parts raise
-        raise ModelLoadError(
-            f"{source} is no {WORKFLOW} repository that diffusers can open: {error}"
-        ) from error
+        raise ModelLoadError(f"{source} is no repository that diffusers can open: {error}") from error
     return cast("ModularPipeline", pipeline)
 
 
@@ -235,14 +304,6 @@ def opener(source: str | Path) -> Callable[..., object]:
         return ModularPipeline.from_pretrained
     family = getattr(diffusers, UNMAPPED[named])
     return lambda folder, **options: family(pretrained_model_name_or_path=folder, **options)
-
-
-def refuse_unsupported(pipeline: ModularPipeline, source: str | Path) -> None:
-    """Refuse families whose blocks this backend cannot drive, before any weights are read."""
-    family = type(pipeline).__name__
-    reason = reason_against(family)
-    if reason:
-        raise ModelLoadError(f"{source}: {family} is not supported: {reason}")
 
 
 def refuse_inputs(pipeline: ModularPipeline, source: str | Path, inputs: Mapping[str, Any]) -> None:
@@ -313,9 +374,7 @@ def load_components(
             )
         try:
             options = for_transformer if name == "transformer" else {}
-            loaded[name] = (
-                load_network(spec, dtype, options) if is_network else spec.load(local_files_only=True)
-            )
+            loaded[name] = load_network(spec, dtype, options) if is_network else load_part(spec)
         except Exception as error:  # diffusers and transformers raise whatever their parts raise
             raise ModelLoadError(f"{source}: {name} could not be loaded: {reason_of(error, spec)}") from error
     pipeline.update_components(**loaded)
@@ -380,7 +439,9 @@ def split(blocks: ModularPipelineBlocks) -> Stages:
     Raises:
         ValueError: there is not exactly one loop, or it does not end in the scheduler's step.
     """
-    names, leaves = list(blocks.sub_blocks), list(blocks.sub_blocks.values())
+    # Those of a workflow lie flat already.
+    flat = blocks.get_execution_blocks().sub_blocks
+    names, leaves = list(flat), list(flat.values())
     loops = [(i, leaf) for i, leaf in enumerate(leaves) if isinstance(leaf, LoopSequentialPipelineBlocks)]
     if len(loops) != 1:
         raise ValueError(f"its blocks {names} hold {len(loops)} denoising loops, not one")

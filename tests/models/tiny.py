@@ -3,8 +3,10 @@
 The networks are as small as their classes allow. Tokenizers are made on the spot: one token a byte.
 """
 
+import json
+import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -33,9 +35,13 @@ from transformers import (
     T5EncoderModel,
 )
 
+from models.modular import TakesImage
+from models.processors import StillsProcessor
+
 WORDS = ["<pad>", "</s>", "<unk>", "a", "and", "two", "red", "blue", "circle", "square"]
 PAD, END, UNKNOWN = 0, 1, 2
-SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"]
+SPECIAL += ["<|image_pad|>", "<|video_pad|>"]
 CHAT = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n"
     "{% if message.content is string %}{{ message.content }}{% else %}"
@@ -199,11 +205,15 @@ def sd3_parts() -> dict[str, Any]:
 
 
 def vision_language(layers: int) -> dict[str, Any]:
-    """Configuration of Qwen's vision-language models; only the language half is used."""
+    """Configuration of Qwen's vision-language models."""
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
     vision = {"depth": 1, "hidden_size": 16, "num_heads": 2, "out_hidden_size": 16, "intermediate_size": 16}
     text = LANGUAGE | {"num_hidden_layers": layers, "vocab_size": VOCABULARY, "rope_parameters": rope}
-    return {"text_config": text, "vision_config": vision}
+    names = ("vision_start", "vision_end", "image", "video")
+    tokens = {
+        f"{name}_token_id": number for number, name in enumerate(names, SPECIAL.index("<|vision_start|>"))
+    }
+    return {"text_config": text, "vision_config": vision, **tokens}
 
 
 def qwen_image_parts() -> dict[str, Any]:
@@ -224,6 +234,12 @@ def qwen_image_parts() -> dict[str, Any]:
             axes_dims_rope=(4, 6, 6),
         ),
     }
+
+
+def qwen_edit_parts() -> dict[str, Any]:
+    size: dict[str, Any] = {"size": {"shortest_edge": 28 * 28, "longest_edge": 56 * 56}}
+    reader = StillsProcessor(transformers.Qwen2VLImageProcessorPil(**size), letters())
+    return qwen_image_parts() | {"processor": reader}
 
 
 def qwen3(layers: int) -> transformers.Qwen3Config:
@@ -354,6 +370,9 @@ class Family:
         scales: guidance scales to try, and the arguments by which its own pipeline means the same.
         off: the scale, of those above, that costs one forward pass a prediction; None: all of them.
         unpacked: whether the pipeline takes latents as [b, channels, height, width] and packs them itself.
+        takes: whether the model takes an image.
+        image: whether it is given one.
+        inputs: values for block inputs, which the pipeline knows by the same names.
     """
 
     pipeline: str
@@ -361,6 +380,9 @@ class Family:
     scales: Mapping[float | None, Mapping[str, Any]]
     off: float | None = None
     unpacked: bool = False
+    takes: TakesImage = "none"
+    image: bool = False
+    inputs: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def guided(self) -> tuple[float | None, ...]:
@@ -375,30 +397,53 @@ def by_scale(*scales: float, **also: str) -> Mapping[float | None, Mapping[str, 
     return {scale: {"guidance_scale": scale} | also for scale in scales}
 
 
+def by_true_scale(away_from: str) -> Mapping[float | None, Mapping[str, Any]]:
+    return {4.0: {"true_cfg_scale": 4.0, "negative_prompt": away_from}, 1.0: {"true_cfg_scale": 1.0}}
+
+
+KONTEXT = Family(
+    "FluxKontextPipeline",
+    partial(flux_parts, guidance_embeds=True),
+    by_scale(3.5, 1.0),
+    takes="optional",
+    # Else it would make a million pixels of each image.
+    inputs={"_auto_resize": False},
+)
+FLUX2 = Family("Flux2Pipeline", flux2_parts, by_scale(4.0, 1.0), unpacked=True, takes="optional")
+KLEIN = Family(
+    "Flux2KleinPipeline", partial(klein_parts, is_distilled=True), UNGUIDED, unpacked=True, takes="optional"
+)
+KLEIN_BASE = Family(
+    "Flux2KleinPipeline",
+    partial(klein_parts, is_distilled=False),
+    by_scale(4.0, 1.0),
+    off=1.0,
+    unpacked=True,
+    takes="optional",
+)
+# Its blocks make a space of an empty negative prompt.
+QWEN_EDIT = Family(
+    "QwenImageEditPipeline", qwen_edit_parts, by_true_scale(" "), off=1.0, takes="required", image=True
+)
+
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
         "FLUX.1 schnell": Family("FluxPipeline", partial(flux_parts, guidance_embeds=False), UNGUIDED),
         "FLUX.1 dev": Family("FluxPipeline", partial(flux_parts, guidance_embeds=True), by_scale(3.5, 1.0)),
-        "FLUX.2 dev": Family("Flux2Pipeline", flux2_parts, by_scale(4.0, 1.0), unpacked=True),
-        "FLUX.2 klein": Family(
-            "Flux2KleinPipeline", partial(klein_parts, is_distilled=True), UNGUIDED, unpacked=True
-        ),
-        "FLUX.2 klein base": Family(
-            "Flux2KleinPipeline",
-            partial(klein_parts, is_distilled=False),
-            by_scale(4.0, 1.0),
-            off=1.0,
-            unpacked=True,
-        ),
+        "FLUX.1 Kontext": KONTEXT,
+        "FLUX.1 Kontext, image": replace(KONTEXT, image=True),
+        "FLUX.2 dev": FLUX2,
+        "FLUX.2 dev, image": replace(FLUX2, image=True),
+        "FLUX.2 klein": KLEIN,
+        "FLUX.2 klein, image": replace(KLEIN, image=True),
+        "FLUX.2 klein base": KLEIN_BASE,
+        "FLUX.2 klein base, image": replace(KLEIN_BASE, image=True),
         "Stable Diffusion 3 and 3.5": Family(
             "StableDiffusion3Pipeline", sd3_parts, by_scale(5.0, 1.0), off=1.0
         ),
-        "Qwen-Image": Family(
-            "QwenImagePipeline",
-            qwen_image_parts,
-            {4.0: {"true_cfg_scale": 4.0, "negative_prompt": ""}, 1.0: {"true_cfg_scale": 1.0}},
-            off=1.0,
-        ),
+        "Qwen-Image": Family("QwenImagePipeline", qwen_image_parts, by_true_scale(""), off=1.0),
+        "Qwen-Image-Edit, image": QWEN_EDIT,
+        "Qwen-Image-Edit-Plus, image": replace(QWEN_EDIT, pipeline="QwenImageEditPlusPipeline"),
         # Its own pipeline counts the scale from 0, its modular one from 1.
         "Z-Image": Family(
             "ZImagePipeline",
@@ -432,7 +477,19 @@ def make(family: Family, folder: Path, dtype: torch.dtype = torch.float32) -> di
         # In the pipeline this sentence has a line break which it has not in the modular blocks.
         pipeline.system_message = Flux2TextEncoderStep.DEFAULT_SYSTEM_MESSAGE
     pipeline.save_pretrained(folder)
+    if "processor" in parts:
+        lay_out_processor(parts["processor"], folder)
     return pipeline
+
+
+def lay_out_processor(reader: StillsProcessor, folder: Path) -> None:
+    """Lay a processor out as the repositories have it: the class with videos named, its halves in files."""
+    index = json.loads((folder / "model_index.json").read_text())
+    index["processor"] = ["transformers", "Qwen2VLProcessor"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    shutil.rmtree(folder / "processor")
+    reader.image_processor.save_pretrained(folder / "processor")
+    reader.tokenizer.save_pretrained(folder / "processor")
 
 
 def liven(network: torch.nn.Module) -> None:
