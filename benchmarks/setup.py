@@ -28,7 +28,7 @@ HELD_OUT = "scene_exact"
 @cache
 def backend(device: str = "cpu") -> FlowBackend:
     """The model `shapes`, loaded once for each device."""
-    return load_model(source_of(ENTRIES["shapes"]), device)
+    return load_model(source_of("shapes", ENTRIES["shapes"]), device)
 
 
 @cache

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,9 +39,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+models = typer.Typer(invoke_without_command=True)
+app.add_typer(models, name="models")
 keys = typer.Typer(no_args_is_help=True, help="API keys of the server whose store this machine can reach.")
 app.add_typer(keys, name="keys")
 
+NEEDS = {"worker": ("pydantic_settings", "huggingface_hub", "workers"), "api": ("pydantic_settings", "redis")}
+"""By extra, what tells that it is installed."""
 DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept (ROLLOVER_DATA_DIR).")]
 Url = Annotated[
     str, typer.Option("--url", help="The server.", default_factory=default_url, envvar="ROLLOVER_URL")
@@ -173,11 +178,19 @@ def cancel(job_id: Annotated[str, typer.Argument(metavar="ID", help="The job.")]
         typer.echo(document_lines(client.cancel(job_id)))
 
 
-@app.command()
-def models(url: Url) -> None:
-    """List the models of the server."""
+@models.callback()
+def list_models(context: typer.Context, url: Url) -> None:
+    """List the models of the server; `rollover models pull` fetches one to this machine."""
+    if context.invoked_subcommand:
+        return
     with _errors_as_exit(), Client(url) as client:
         _table(client.models(), ["id", "title", "available", "licence"])
+
+
+@models.command("pull")
+def pull_model(model: Annotated[str, typer.Argument(help="Id in the catalogue.")]) -> None:
+    """Fetch what a model needs from the Hugging Face hub; says licence and gating first."""
+    _program("workers.pull", "worker", "--", model)
 
 
 @app.command()
@@ -199,10 +212,17 @@ def calibrate(
     """Measure from which level on one-step predictions foretell the reward, and what settings follow."""
     given = {"reward": reward, "out": out}
     options = [f"--{name}={value}" for name, value in given.items() if value is not None]
-    command = module("workers.calibrate", f"--prompts={prompts}", f"--noises={noises}", *options, "--", model)
+    arguments = [f"--prompts={prompts}", f"--noises={noises}", *options, "--", model]
+    _program("workers.calibrate", "worker", *arguments)
+
+
+def _program(name: str, extra: str, *arguments: str) -> None:
+    """Run one of the server's own programs, which needs an extra, and exit as it does."""
     with _errors_as_exit():
+        if any(find_spec(package) is None for package in NEEDS[extra]):
+            raise StackError(f"This needs what a {extra} is installed with: pip install 'rollover[{extra}]'")
         environment = environment_of(StackSettings.from_environment(os.environ), None, 0)
-        code = subprocess.run(command, env=environment, check=False).returncode
+        code = subprocess.run(module(name, *arguments), env=environment, check=False).returncode
     raise typer.Exit(code)
 
 

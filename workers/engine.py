@@ -133,7 +133,7 @@ class Engine:
             models.backend.ModelLoadError: its files are missing or not what they should be.
         """
         entry = registry.lookup("model", model, entries)
-        source = source_of(entry, settings.model_paths.get(model))
+        source = source_of(model, entry, settings.model_paths.get(model))
         device = usable(entry.device or settings.device)
         backend = registry.load_model(source, device)
         engine = cls(model, entry, backend, device, weights_sha256(source.folder), needs or {})

@@ -3,22 +3,26 @@
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from contracts.models import Entry
 from models.backend import ModelLoadError
 from models.registry import ModelSource
+from workers import hub
 
 
-def source_of(entry: Entry, folder: Path | None = None) -> ModelSource:
-    """Where a model is and how it is loaded; `folder` in place of the entry's own.
+def source_of(model: str, entry: Entry, folder: Path | None = None) -> ModelSource:
+    """Where a model is and how it is loaded.
+
+    Args:
+        model: its id.
+        entry: of the catalogue.
+        folder: in place of the entry's own.
 
     Raises:
-        ModelLoadError: its repository is not on this machine.
+        ModelLoadError: its repository is not on this machine, or in part only.
     """
     return ModelSource(
-        folder=folder or entry.folder or fetched(str(entry.repository), entry.revision),
+        folder=folder or entry.folder or fetched(model, str(entry.repository), entry.revision),
         backend=entry.backend,
         dtype=getattr(torch, entry.dtype),
         quantisation=entry.quantisation,
@@ -28,12 +32,18 @@ def source_of(entry: Entry, folder: Path | None = None) -> ModelSource:
     )
 
 
-def fetched(repository: str, revision: str | None) -> Path:
-    """The folder where `hf download` has put a repository. Nothing is downloaded by a worker."""
-    try:
-        return Path(snapshot_download(repository, revision=revision, local_files_only=True))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        command = f"hf download {repository}" + (f" --revision {revision}" if revision else "")
+def fetched(model: str, repository: str, revision: str | None) -> Path:
+    """The folder where a repository was fetched to. Nothing is downloaded by a worker."""
+    folder = hub.here(repository, revision)
+    if folder is None:
         raise ModelLoadError(
-            f"the repository {repository} is not on this machine: fetch it with `{command}`"
-        ) from error
+            f"the repository {repository} is not on this machine: "
+            f"fetch it with `rollover models pull {model}`"
+        )
+    lacking = hub.lacking(repository, revision, folder)
+    if lacking:
+        raise ModelLoadError(
+            f"the repository {repository} is on this machine without {len(lacking)} of its files, such as "
+            f"{lacking[0]}: fetch the rest with `rollover models pull {model}`"
+        )
+    return folder

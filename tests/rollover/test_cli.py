@@ -44,6 +44,14 @@ def start(server: str) -> Iterator[Start]:
         yield start
 
 
+def test_a_program_that_is_not_installed_is_named_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "rollover.cli.find_spec", lambda package: None if package == "huggingface_hub" else True
+    )
+    said = refused("models", "pull", "shapes", code=1)
+    assert said == "rollover: This needs what a worker is installed with: pip install 'rollover[worker]'\n"
+
+
 def read_to(process: "subprocess.Popen[str]", pattern: str) -> str:
     """Read what a process writes until a line matches; the group."""
     assert process.stdout

@@ -1,0 +1,66 @@
+"""What lies in safetensors files, from their headers: nothing is loaded, and no library is needed."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from models.layout import is_main_weights
+
+LONGEST_HEADER = 100 * 2**20
+
+
+class BrokenFileError(ValueError):
+    """A file is cut off, or no safetensors."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of one network.
+
+    Attributes:
+        parameters: how many numbers.
+        size: in bytes, as stored.
+    """
+
+    parameters: int
+    size: int
+
+
+def weights_of(folder: Path) -> Weights | None:
+    """The weights in a component's folder; None: it has none.
+
+    Raises:
+        BrokenFileError: a file is cut off, or no safetensors.
+    """
+    files = [file for file in sorted(folder.glob("*.safetensors")) if is_main_weights(file.name)]
+    tensors = [tensor for file in files for tensor in header(file).values()]
+    if not files:
+        return None
+    return Weights(
+        parameters=sum(prod(tensor["shape"]) for tensor in tensors),
+        size=sum(tensor["data_offsets"][1] - tensor["data_offsets"][0] for tensor in tensors),
+    )
+
+
+def header(file: Path) -> Mapping[str, Any]:
+    """Type, shape and place of each tensor by name.
+
+    Raises:
+        BrokenFileError: the file is cut off, or no safetensors.
+    """
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        text = stream.read(length) if length <= LONGEST_HEADER else b""
+    try:
+        tensors = json.loads(text)
+        tensors.pop("__metadata__", None)
+        end = max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BrokenFileError(f"{file} is no safetensors file, or cut off in its header") from error
+    held = file.stat().st_size - 8 - length
+    if held != end:
+        raise BrokenFileError(f"{file} is cut off: it holds {held} bytes of weights, and names {end}")
+    return tensors
