@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from contracts.beats import WorkerBeat, WorkerState
+from contracts.beats import WorkerBeat
 from contracts.catalogue import STRATEGIES, ModelFacts, RewardFacts, SizeFacts, StrategyFacts
 from contracts.rewards import REWARD_PARAMS, REWARDS
 from contracts.search import DEFAULT_STRATEGY, STRATEGY_PARAMS, SamplerRequest
@@ -66,9 +66,7 @@ def models(served: Mapping[str, ModelFacts], workers: Sequence[WorkerBeat]) -> M
 
 def model_entry(facts: ModelFacts, default: bool, workers: Sequence[WorkerBeat]) -> ModelEntry:  # noqa: FBT001 (a field)
     """Describe one model."""
-    live = [
-        worker for worker in workers if worker.model == facts.id and worker.state is not WorkerState.LOADING
-    ]
+    live = [worker for worker in workers if worker.model == facts.id and worker.state.serving]
     return ModelEntry(
         **facts.model_dump(),
         default=default,

@@ -23,8 +23,11 @@ async def reasons_not_ready(services: Services) -> list[str]:
 def why_not(model: str, workers: Sequence[WorkerBeat], trouble: str | None) -> str | None:
     """Return why a model cannot run now, or None; `trouble`: why no engine of it could be started lately."""
     states = {worker.state for worker in workers if worker.model == model}
-    if states - {WorkerState.LOADING}:
+    if any(state.serving for state in states):
         return None
-    loading = f"The worker for model '{model}' is still loading it."
-    reason = loading if states else f"No live worker for model '{model}'."
+    reason = f"No live worker for model '{model}'."
+    if WorkerState.WARMING in states:
+        reason = f"The worker for model '{model}' has loaded it and is warming up."
+    elif states:
+        reason = f"The worker for model '{model}' is still loading it."
     return f"{reason} Its last engine could not be started: {trouble}." if trouble else reason

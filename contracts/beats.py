@@ -9,8 +9,14 @@ class WorkerState(StrEnum):
     """What a worker is doing."""
 
     LOADING = "loading"
+    WARMING = "warming"
     READY = "ready"
     BUSY = "busy"
+
+    @property
+    def serving(self) -> bool:
+        """Whether it takes jobs."""
+        return self in (WorkerState.READY, WorkerState.BUSY)
 
 
 class WorkerBeat(BaseModel):

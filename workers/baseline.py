@@ -44,6 +44,8 @@ class Baseline:
         for name, before in begun.memory.baseline_seconds.items():
             search.clock.seconds[name] = search.clock.seconds.get(name, 0.0) + before
         search.clock.seconds.pop("total", None)
+        if begun.memory.max_batch is not None:
+            search.hold_to(begun.memory.max_batch)
         return cls(search, begun, begun.baseline, start)
 
     @property
@@ -71,6 +73,7 @@ class Baseline:
     def standing(self, elapsed: float) -> Standing:
         """What another execution would need to go on from here; `elapsed` is the job's time."""
         memory = replace(self.begun.memory, elapsed=elapsed, baseline_seconds=self.seconds)
+        memory = replace(memory, max_batch=self.search.problem.max_batch)
         return replace(self.begun, memory=memory, baseline=self.state)
 
     def progress(self, of_search: Progress) -> Progress:

@@ -39,6 +39,8 @@ class Memory:
         best_at: the evaluation that made it.
         seconds: of the search's usage, by name; `total` among them.
         baseline_seconds: of the baseline's usage, likewise.
+        max_batch: the most rows in a call, of the search or of the baseline where that runs: whoever goes on
+            makes the same batches, and so the same bits.
     """
 
     elapsed: float = 0.0
@@ -46,6 +48,7 @@ class Memory:
     best_at: int = 0
     seconds: dict[str, float] = field(default_factory=dict[str, float])
     baseline_seconds: dict[str, float] = field(default_factory=dict[str, float])
+    max_batch: int | None = None
 
 
 @dataclass(frozen=True)

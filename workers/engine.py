@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -11,9 +12,10 @@ from torch import Tensor
 from contracts.jobs import Provenance
 from contracts.models import ENTRIES, Entry
 from contracts.requests import ResolvedRequest
+from contracts.resolution import accept
 from contracts.rewards import BROKEN, PLUGINS, REWARDS
 from models import registry
-from models.backend import FlowBackend
+from models.backend import FlowBackend, ModelLoadError
 from models.rewards.composite import Composite, Part
 from models.rewards.protocol import Reward, RewardLoadError, checked_score
 from sampling.events import Round
@@ -24,23 +26,27 @@ from sampling.state import State
 from sampling.strategies import make_strategy
 from sampling.strategy import Strategy
 from workers.devices import usable
-from workers.diagnosis import out_of_memory
+from workers.diagnosis import cause_of, device_fault, out_of_memory
 from workers.failures import ModelFailedError, RewardFailedError
+from workers.headroom import Headroom, Kind, memory_of
 from workers.loading import source_of
 from workers.meter import Clock, Metered, device_wait
 from workers.provenance import device_name, library_versions, reward_versions, weights_sha256
 from workers.settings import WorkerSettings
+from workers.trial import passes
 
 Needs = Mapping[str, Mapping[str, Any]]
 """For some rewards, by name, what they are made with beside their device."""
+PROMPT = "two red circles and a blue square"
+"""What a model is warmed up with: one that the rewards of the bundled world can read, too."""
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Search:
     """One request, ready to run: `rounds` runs it, and the rest tells of it.
 
-    `halved` is called whenever memory ran out and the rows in a call are halved.
+    The problem's `max_batch` shrinks where memory runs out; `halved` is then called with what it has become.
     """
 
     request: ResolvedRequest
@@ -49,12 +55,16 @@ class Search:
     metered: Metered
     held_out: dict[str, Reward]
     provenance: Provenance
-    halved: Callable[[], None] = lambda: None
+    halved: Callable[[int], None] = lambda rows: None  # noqa: ARG005 -- for callers who do not want to know
 
     @property
     def clock(self) -> Clock:
         """Where the time goes."""
         return self.metered.clock
+
+    def hold_to(self, rows: int | None) -> None:
+        """Have at most so many rows in a call; None: no limit."""
+        self.problem = replace(self.problem, max_batch=rows)
 
     def rounds(self, state: State | None = None) -> Iterator[Round[State]]:
         """The search from a state on, round by round; the caller stops it by not asking for more.
@@ -62,10 +72,9 @@ class Search:
         Where memory runs out, it goes on from the latest state with half as many rows in a call; the error
         of a call of one row is raised.
         """
-        problem = self.problem
         while True:
             try:
-                for around in search(problem, self.strategy, state):
+                for around in search(self.problem, self.strategy, state):
                     state = around.state
                     yield around
             except Exception as error:
@@ -74,12 +83,11 @@ class Search:
             else:
                 return
             # Outside the handler: the error's traceback holds the tensors that memory is needed for.
-            problem = replace(problem, max_batch=self.metered.rows // 2)
-            log.warning(
-                "memory ran out for %d rows; at most %d from now on", self.metered.rows, problem.max_batch
-            )
+            rows = self.metered.rows // 2
+            log.warning("memory ran out for %d rows; at most %d from now on", self.metered.rows, rows)
+            self.hold_to(rows)
             torch.cuda.empty_cache()
-            self.halved()
+            self.halved(rows)
 
     def judge(self, images: Tensor) -> dict[str, list[float]]:
         """The held-out rewards of final pictures [b, 3, h, w], which never steered.
@@ -110,6 +118,7 @@ class Engine:
     weights: str
     needs: Needs = field(default_factory=dict[str, dict[str, Any]])
     rewards: dict[str, Reward] = field(default_factory=dict[str, Reward])
+    headroom: Headroom = field(default_factory=Headroom)
     halved: Callable[[], None] = lambda: None
 
     @classmethod
@@ -137,8 +146,26 @@ class Engine:
         device = usable(entry.device or settings.device)
         backend = registry.load_model(source, device)
         engine = cls(model, entry, backend, device, weights_sha256(source.folder), needs or {})
+        engine.headroom = Headroom(memory_of(device), entry.max_batch)
         engine.preload()
         return engine
+
+    def warm_up(self) -> None:
+        """Make the calls of a search by default once, so that the first job is not slow.
+
+        Raises:
+            models.backend.ModelLoadError: there is no memory for a call of one row.
+        """
+        try:
+            search = self.open(accept({"prompt": PROMPT}, {self.model: self.entry.facts(self.model)}))
+            for call in passes(search.metered, self.device, guided=search.problem.guided):
+                call(1)
+        except Exception as error:
+            if out_of_memory(error):
+                raise ModelLoadError(no_room(self.entry, self.device)) from error
+            if device_fault(error):
+                raise
+            log.warning("not warmed up, the first job will find what is wrong: %s", cause_of(error))
 
     def preload(self) -> None:
         """Load the default rewards. One that fails is logged and fails only the jobs that name it."""
@@ -160,6 +187,7 @@ class Engine:
         if name not in self.rewards:
             factory = PLUGINS[name].factory if name in PLUGINS else None
             needs = self.needs.get(name, {})
+            self.headroom.forget()
             self.rewards[name] = registry.load_reward(name, self.device, factory=factory, **needs)
         return self.rewards[name]
 
@@ -171,7 +199,8 @@ class Engine:
             before: evaluations made by the searches that it goes on from.
 
         Raises:
-            workers.failures.JobFailedError: the model or a reward could not be made ready.
+            workers.failures.JobFailedError: the model or a reward could not be made ready, or there is no
+                memory for a call of one row.
         """
         clock = Clock(device_wait(self.device))
         with clock.time("load", RewardFailedError):
@@ -196,7 +225,18 @@ class Engine:
         )
         strategy = make_strategy(request.search.strategy, request.search.model_dump(exclude={"strategy"}))
         provenance = self._provenance(request, rewards | held_out)
-        return Search(request, problem, strategy, metered, held_out, provenance, self.halved)
+        kind = kind_of(request, problem)
+        lower = partial(self._lower, kind)
+        opened = Search(request, problem, strategy, metered, held_out, provenance, lower)
+        with clock.time("load", ModelFailedError):
+            trial = passes(metered, self.device, guided=problem.guided)
+            opened.hold_to(self.headroom.rows(kind, trial))
+        return opened
+
+    def _lower(self, kind: Kind, rows: int) -> None:
+        """Memory ran out: later searches of the kind begin with what was left."""
+        self.headroom.lower(kind, rows)
+        self.halved()
 
     def _provenance(self, request: ResolvedRequest, rewards: dict[str, Reward]) -> Provenance:
         return Provenance(
@@ -208,6 +248,21 @@ class Engine:
             seed=request.seed,
             mode=getattr(request.search, "mode", None),
         )
+
+
+def kind_of(request: ResolvedRequest, problem: Problem) -> Kind:
+    """What decides how much memory a row of this search takes."""
+    names = frozenset(term.name for term in request.reward)
+    return Kind(request.width, request.height, problem.forwards_per_nfe, names, problem.guided)
+
+
+def no_room(entry: Entry, device: torch.device) -> str:
+    """Say that a model does not fit, and what to do."""
+    size = f"{entry.width.default} x {entry.height.default}"
+    return (
+        f"not enough memory on {device} for one picture of {size} pixels: set dtype = 'bfloat16', "
+        "quantisation, vae_tiling = true or a smaller default size in the catalogue, or choose another device"
+    )
 
 
 def composite(request: ResolvedRequest, rewards: dict[str, Reward]) -> Composite:

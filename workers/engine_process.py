@@ -17,7 +17,7 @@ from workers.counts import Counts
 from workers.engine import Engine
 from workers.execution import Runner
 from workers.hold import connect
-from workers.messages import Heed, Order, Ready, Refused, Run, Spec, Tick
+from workers.messages import Heed, Loaded, Order, Ready, Refused, Run, Spec, Tick
 from workers.needs import reward_needs
 from workers.store import ArtifactStore
 
@@ -57,7 +57,7 @@ class Line:
 
 
 def main(pipe: "Connection[object, object]", spec: Spec) -> None:
-    """Load the model, then run jobs until the supervisor ends. A fault of the device ends the process."""
+    """Load the model, warm it up, and run jobs until the supervisor ends. A fault of the device ends it."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     die_with_parent()
@@ -68,6 +68,8 @@ def main(pipe: "Connection[object, object]", spec: Spec) -> None:
         engine = Engine.load(
             spec.model, spec.worker_settings, reward_needs(spec.settings), spec.settings.entries
         )
+        line.send(Loaded())
+        engine.warm_up()
     except (ModelLoadError, UnknownNameError) as error:
         line.send(Refused(str(error)))
         return

@@ -205,6 +205,8 @@ class Execution:
             for name, spent in self._standing.memory.seconds.items():
                 search.clock.seconds[name] = search.clock.seconds.get(name, 0.0) + spent
             search.clock.seconds.pop("total", None)
+            if self._standing.memory.max_batch is not None:
+                search.hold_to(self._standing.memory.max_batch)
         return search
 
     def _searched(self, search: Search) -> Outcome:
@@ -323,6 +325,7 @@ class Execution:
             best=self._limits.best,
             best_at=self._limits.best_at,
             seconds=search.clock.seconds | {"total": self._results.seconds},
+            max_batch=search.problem.max_batch,
         )
         return Standing(state, memory, self._pictures.seen)
 

@@ -2,8 +2,8 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -53,6 +53,50 @@ class CudaMemory:
 def memory_of(device: torch.device) -> Memory | None:
     """What measures a device; None: it has no memory of its own."""
     return CudaMemory(device) if device.type == "cuda" else None
+
+
+class Kind(NamedTuple):
+    """What decides how much memory a row takes."""
+
+    width: int
+    height: int
+    forwards: int
+    rewards: frozenset[str]
+    guided: bool
+
+
+@dataclass
+class Headroom:
+    """Knows how many rows a call may have, for each kind of search that there was.
+
+    Args:
+        memory: of the device; None: it is not measured.
+        most: rows that the catalogue allows; None: as many as fit.
+    """
+
+    memory: Memory | None = None
+    most: int | None = None
+    _known: dict[Kind, int | None] = field(default_factory=dict[Kind, int | None])
+
+    def rows(self, kind: Kind, passes: Sequence[Pass]) -> int | None:
+        """The most rows in a call of searches of this kind; None: no limit.
+
+        Raises:
+            Exception: see `most_rows`, which runs for the first search of a kind.
+        """
+        if kind not in self._known:
+            fitting = most_rows(self.memory, passes) if self.memory else None
+            limits = [limit for limit in (fitting, self.most) if limit is not None]
+            self._known[kind] = min(limits, default=None)
+        return self._known[kind]
+
+    def lower(self, kind: Kind, rows: int) -> None:
+        """Remember that memory ran out: only so many rows fit."""
+        self._known[kind] = rows
+
+    def forget(self) -> None:
+        """Measure anew: something was loaded that takes memory."""
+        self._known.clear()
 
 
 def most_rows(memory: Memory, passes: Sequence[Pass]) -> int:

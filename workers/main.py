@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import redis
 from pydantic import ValidationError
@@ -64,7 +64,7 @@ def work(model: str, redis_url: str, settings: Settings, worker_settings: Worker
         supervisor = Supervisor(connection, engine, store, settings.max_attempts, beat.show)
         worker = GenerationWorker(rq_connection, supervisor, beat)
         try:
-            device = started(engine, connection)
+            device = started(engine, connection, lambda: beat.show(WorkerState.WARMING))
             # Before anyone is told that it is ready, and so may stop it: RQ does this a moment later.
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, worker.request_stop)
@@ -76,10 +76,10 @@ def work(model: str, redis_url: str, settings: Settings, worker_settings: Worker
     return 1 if supervisor.broken else 0
 
 
-def started(engine: Resident, connection: redis.Redis) -> str:
+def started(engine: Resident, connection: redis.Redis, loaded: Callable[[], None]) -> str:
     """Start the first engine, and have `readyz` say why where that fails; the name of its device."""
     try:
-        device = engine.start()
+        device = engine.start(loaded)
     except EngineStartError as error:
         tell(connection, engine.spec.model, error)
         raise

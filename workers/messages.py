@@ -44,15 +44,20 @@ class Heed:
 
 
 @dataclass(frozen=True)
+class Loaded:
+    """From the engine: the model is loaded, and not warm yet."""
+
+
+@dataclass(frozen=True)
 class Ready:
-    """From the engine: the model is loaded."""
+    """From the engine: jobs can run."""
 
     device: str
 
 
 @dataclass(frozen=True)
 class Refused:
-    """From the engine: the model cannot be loaded, and trying again would not help."""
+    """From the engine: the model cannot be used, and trying again would not help."""
 
     reason: str
 

@@ -24,11 +24,13 @@ class Clock:
 
     @contextmanager
     def time(self, name: str, failure: type[JobFailedError]) -> Iterator[None]:
-        """Add the time of the block to `name`; whatever it raises becomes `failure`."""
+        """Add the time of the block to `name`; whatever it raises becomes `failure`, unless it has a name."""
         start = time.perf_counter()
         try:
             yield
             self.synchronize()
+        except JobFailedError:
+            raise
         except Exception as error:
             raise failure(name) from error
         finally:

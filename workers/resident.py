@@ -21,7 +21,7 @@ import redis
 
 from contracts.tracing import current
 from workers.hold import away
-from workers.messages import Ending, Heed, Order, Ready, Refused, Run, Spec
+from workers.messages import Ending, Heed, Loaded, Order, Ready, Refused, Run, Spec
 
 POLL = 0.05
 """Seconds between two looks at what the engine and the job's record say."""
@@ -33,7 +33,7 @@ CONTEXT.set_forkserver_preload(["workers.preload"])
 
 
 class EngineStartError(Exception):
-    """The engine ended while it loaded its model."""
+    """The engine ended before it could run jobs."""
 
 
 class EngineRefusedError(EngineStartError):
@@ -97,8 +97,11 @@ class Resident:
         """Whether the engine runs."""
         return self._process is not None and self._process.is_alive()
 
-    def start(self) -> str:
-        """Start an engine and wait until its model is loaded; the name of its device.
+    def start(self, loaded: Callable[[], None] = lambda: None) -> str:
+        """Start an engine and wait until it can run jobs; the name of its device.
+
+        Args:
+            loaded: called when its model is loaded, and not warm yet.
 
         Raises:
             EngineRefusedError: the model cannot be loaded.
@@ -112,19 +115,26 @@ class Resident:
         self._process.start()
         theirs.close()
         self._pipe = ours = cast("Connection[Any, Any]", ours)
-        while not ours.poll(POLL):
-            if self.stopping.is_set():
-                self.kill()
-                raise EngineStartError("the worker was told to stop")
-        try:
-            message = ours.recv()
-        except (EOFError, OSError) as error:
-            raise EngineStartError(f"the engine ended while it loaded: {self._death()}") from error
+        message = self._heard(ours)
+        if isinstance(message, Loaded):
+            loaded()
+            message = self._heard(ours)
         if isinstance(message, Ready):
             log.info("engine %d is ready on %s", self.pid, message.device)
             return message.device
         self.kill()
         raise EngineRefusedError(message.reason if isinstance(message, Refused) else str(message))
+
+    def _heard(self, pipe: "Connection[Any, Any]") -> object:
+        """What a starting engine says next."""
+        while not pipe.poll(POLL):
+            if self.stopping.is_set():
+                self.kill()
+                raise EngineStartError("the worker was told to stop")
+        try:
+            return pipe.recv()
+        except (EOFError, OSError) as error:
+            raise EngineStartError(f"the engine ended while it loaded: {self._death()}") from error
 
     def run(self, job_id: str, look: Callable[[], Order | None]) -> Ending:
         """Run a job on the engine until it ends, is given back, or the engine is lost.

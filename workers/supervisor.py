@@ -128,7 +128,7 @@ class Supervisor:
             if self.stopping.wait(pause):
                 return False
             try:
-                self.engine.start()
+                self.engine.start(lambda: self.show(WorkerState.WARMING))
             except EngineRefusedError as error:
                 log.error("the model cannot be loaded any more: %s", error)  # noqa: TRY400 -- no trace needed
                 tell(self.connection, self.model, error)

@@ -31,6 +31,10 @@ def test_a_job_without_a_worker_stays_queued_and_readyz_says_why(
     beat(redis, WorkerState.LOADING)
     assert client.get("/readyz").json()["reasons"] == ["The worker for model 'shapes' is still loading it."]
     assert not client.get("/v1/models").json()["data"][0]["available"]
+    beat(redis, WorkerState.WARMING)
+    warming = "The worker for model 'shapes' has loaded it and is warming up."
+    assert client.get("/readyz").json()["reasons"] == [warming]
+    assert not client.get("/v1/models").json()["data"][0]["available"]
     beat(redis, WorkerState.BUSY)
     assert (client.get("/readyz").status_code, client.get("/readyz").json()) == (200, {"status": "ok"})
     redis.delete("rollover:worker:w1")

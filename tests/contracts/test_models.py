@@ -58,6 +58,7 @@ device = "cuda:1"
 quantisation = "fp8"
 offload = "model"
 vae_tiling = true
+max_batch = 8
 steps = 20
 few_step = true
 held_out = ["sharpness"]

@@ -27,6 +27,7 @@ from models.rewards.protocol import Facts
 from tests.models.conftest import make_flux
 from workers.engine import Engine
 from workers.execution import Runner
+from workers.headroom import Headroom
 from workers.hold import connect
 from workers.settings import WorkerSettings
 from workers.store import ArtifactStore
@@ -48,7 +49,7 @@ def warm_engine(tiny_model: Path) -> Engine:
 @pytest.fixture
 def engine(warm_engine: Engine) -> Engine:
     """The warm engine with a table of rewards that a test may change."""
-    return replace(warm_engine, rewards={})
+    return replace(warm_engine, rewards={}, headroom=Headroom())
 
 
 @dataclass(frozen=True)

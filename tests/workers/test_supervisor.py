@@ -237,7 +237,7 @@ def test_an_engine_that_dies_while_idle_is_replaced(supervisor: Supervisor, show
     until(lambda: not supervisor.engine.alive)
     assert supervisor.mend()
     assert supervisor.engine.alive
-    assert shown == [WorkerState.LOADING, WorkerState.READY] * 2
+    assert shown == [WorkerState.LOADING, WorkerState.WARMING, WorkerState.READY] * 2
 
 
 def test_engines_that_were_replaced_are_counted(desk: Desk, supervisor: Supervisor, tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_an_engine_that_cannot_start_any_more_ends_the_worker(
     monkeypatch.setattr("workers.supervisor.START_PAUSES", (0.0, 0.0))
     tries: list[int] = []
 
-    def broken() -> str:
+    def broken(_loaded: Callable[[], None]) -> str:
         tries.append(1)
         raise EngineStartError("no device")
 
