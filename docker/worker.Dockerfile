@@ -22,12 +22,17 @@ COPY outbound outbound
 COPY rollover rollover
 COPY sampling sampling
 COPY workers workers
-RUN pip install -c requirements.lock '.[worker,s3]'
+RUN pip install -c requirements.lock '.[worker,s3,otel]'
 
 # The same user id as in the API's image: they share the artifact volume.
 RUN useradd --uid 10001 --create-home rollover && install -d -o rollover -g rollover /var/lib/rollover
 USER rollover
+# Not where the sources are: what runs is what was installed.
+WORKDIR /var/lib/rollover
 
-ENV ROLLOVER_DATA_DIR=/var/lib/rollover
+# Downloaded weights go to the volume: nothing else can be written to.
+ENV ROLLOVER_DATA_DIR=/var/lib/rollover HF_HOME=/var/lib/rollover/huggingface
 VOLUME /var/lib/rollover
-CMD ["python", "-m", "workers", "--model", "shapes"]
+# A model of many gigabytes takes its time to load; the worker beats from its first second on.
+HEALTHCHECK --interval=15s --timeout=10s --start-period=60s CMD ["python3", "-m", "workers.health"]
+CMD ["python3", "-m", "workers", "--model", "shapes"]

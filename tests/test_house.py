@@ -9,7 +9,6 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -186,30 +185,6 @@ def test_every_decision_is_in_the_index() -> None:
     pages = {path.name for path in folder.glob("[0-9]*.md")}
     assert pages
     assert pages == set(re.findall(r"\]\(([0-9][^)]*\.md)\)", index))
-
-
-def test_the_compose_file_builds_what_is_there_and_keeps_what_is_queued() -> None:
-    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
-    built = {service["build"]["dockerfile"] for service in services.values() if "build" in service}
-    assert built == {f"docker/{path.name}" for path in (ROOT / "docker").glob("*.Dockerfile")}
-    assert services["valkey"]["command"][1:3] == ["--appendonly", "yes"]
-    variables = {name for service in services.values() for name in service.get("environment", {})}
-    known = {row[0].strip("`") for row in setting_rows(Settings) + setting_rows(WorkerSettings)}
-    assert variables <= known
-
-
-@pytest.mark.parametrize("name", ["api", "worker"])
-def test_what_an_image_copies_is_there_and_not_ignored(name: str) -> None:
-    lines = (ROOT / "docker" / f"{name}.Dockerfile").read_text(encoding="utf-8").splitlines()
-    sources = {source for line in lines if line.startswith("COPY ") for source in line.split()[1:-1]}
-    let_in = {
-        line[1:]
-        for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
-        if line[0] == "!"
-    }
-    assert sources
-    assert sources <= let_in
-    assert all((ROOT / source).exists() for source in sources)
 
 
 def test_git_holds_no_large_file_and_no_pickle() -> None:
