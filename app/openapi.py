@@ -61,7 +61,7 @@ def narrow(schemas: Schema, settings: Settings) -> None:
     """Say of requests what this server's models and settings allow."""
     served = list(settings.served.values())
     rewards = sorted({name for model in served for name in usable_rewards(model.id, settings.caps)})
-    schemas[TERM] = term(schemas["RewardTerm"], rewards)
+    schemas[TERM] = term(schemas, rewards)
     for name in (GenerationRequest.__name__, OpenAIImageRequest.__name__):
         fields = schemas[name]["properties"]
         fields["prompt"] |= {"maxLength": settings.max_prompt_chars, "pattern": NOT_BLANK}
@@ -102,13 +102,28 @@ def nullable(*forms: Schema) -> list[Schema]:
     return [*forms, {"type": "null"}]
 
 
-def term(stored: Schema, rewards: list[str]) -> Schema:
+def term(schemas: Schema, rewards: list[str]) -> Schema:
     """Describe a term that may be posted; one that is stored may name what is no longer served."""
+    bare = [name for name in rewards if REWARD_PARAMS[name] is NoParams]
+    none = {"type": "object", "maxProperties": 0, "description": "these rewards take none"}
+    forms = [form(schemas["RewardTerm"], bare, none)] if bare else []
+    others = [name for name in rewards if name not in bare]
+    forms += [form(schemas["RewardTerm"], [name], params_of(name, schemas)) for name in others]
+    return {"title": TERM, "oneOf": forms}
+
+
+def form(stored: Schema, names: list[str], params: Schema) -> Schema:
+    """Describe a term that names one of these rewards."""
     given = {name: dict(field) for name, field in stored["properties"].items()}
-    given["name"] |= {"enum": rewards}
-    if all(REWARD_PARAMS[name] is NoParams for name in rewards):
-        given["params"] = {"type": "object", "maxProperties": 0, "description": "no reward here takes any"}
-    return {**stored, "title": TERM, "properties": given}
+    given["name"] |= {"enum": names}
+    return {**stored, "title": f"{TERM}: {', '.join(names)}", "properties": given | {"params": params}}
+
+
+def params_of(name: str, schemas: Schema) -> Schema:
+    """Describe a reward's parameters; what they refer to joins the document's schemas, under its name."""
+    params = REWARD_PARAMS[name].model_json_schema(ref_template=SCHEMA_REF.format(model=f"{name}.{{model}}"))
+    schemas.update({f"{name}.{model}": schema for model, schema in params.pop("$defs", {}).items()})
+    return params
 
 
 def reward_forms(rewards: list[str]) -> list[Schema]:

@@ -162,11 +162,12 @@ def reward_params_problems(terms: Sequence[RewardTerm], at: Sequence[str]) -> li
 
 def reward_param_problem(error: ErrorDetails, model: type[BaseModel], place: str) -> FieldProblem:
     """Describe one wrong parameter of a reward."""
-    where = f"{place}/params{pointer(error['loc'])}"
+    steps = [step for step in error["loc"] if step != "[key]"]  # pydantic's mark for the key of an object
+    where = f"{place}/params{pointer(steps)}"
     if error["type"] == "literal_error":
-        return unknown_choice([*steps_of(f"{place}/params"), *error["loc"]], error)
+        return unknown_choice([*steps_of(f"{place}/params"), *steps], error)
     if error["type"] != "extra_forbidden":
-        return FieldProblem(pointer=where, detail=f"{error['msg']}.")
+        return FieldProblem(pointer=where, detail=PLAIN.get(error["type"], f"{error['msg']}."))
     known = sorted(model.model_fields)
     name = str(error["loc"][-1])
     detail = f"Unknown parameter '{name[:100]}'.{did_you_mean(name, known)}"

@@ -11,7 +11,7 @@ from collections.abc import Container, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from contracts.catalogue import NoParams, RewardFacts
 from contracts.search import Strict
@@ -27,7 +27,8 @@ class RewardPlugin(BaseModel):
     Attributes:
         factory: `module:class` of the reward itself, as `models.rewards.protocol.Reward` describes it.
         needs_folder: it is made with the `folder` that ROLLOVER_REWARD_PATHS gives it, and not without.
-        params: the model of its parameters, which `score` is given by name.
+        params: the model of its parameters, which `score` is given by name, as JSON has them. Each has a
+            default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,6 +46,14 @@ class RewardPlugin(BaseModel):
     mean: float = 0.0
     scale: float = Field(default=1.0, gt=0.0)
     params: type[Strict] = NoParams
+
+    @field_validator("params")
+    @classmethod
+    def have_defaults(cls, params: type[Strict]) -> type[Strict]:
+        """Refuse parameters without a default: a bare name, or a held-out reward, has none to give."""
+        if lacking := [name for name, field in params.model_fields.items() if field.is_required()]:
+            raise ValueError(f"{', '.join(lacking)} must have a default")
+        return params
 
     def facts(self, name: str) -> RewardFacts:
         """What clients are told of it."""

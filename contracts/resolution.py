@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
 from contracts.baseline import reserved_nfe
 from contracts.catalogue import Defaults, ModelFacts, RewardFacts, SizeFacts
@@ -14,7 +14,7 @@ from contracts.models import MODELS
 from contracts.names import did_you_mean
 from contracts.parsing import parse, pointer, posted_path, reward_params_problems, steps_of
 from contracts.requests import PRIORITIES, Budget, Caps, GenerationRequest, ResolvedRequest, RewardTerm
-from contracts.rewards import BROKEN, REWARDS
+from contracts.rewards import BROKEN, REWARD_PARAMS, REWARDS
 from contracts.search import (
     WALK,
     BaseParams,
@@ -98,7 +98,7 @@ def filled(request: GenerationRequest, model: ModelFacts, caps: Caps) -> Resolve
     sampler = filled_sampler(posted.sampler, model)
     if isinstance(request.search, BaseParams | BestOfNParams):
         sampler = sampler.model_copy(update=dict(WALK))
-    terms = request.reward or (RewardTerm(name=model.reward),)
+    terms = tuple(with_params(term) for term in request.reward or (RewardTerm(name=model.reward),))
     return ResolvedRequest(
         prompt=request.prompt,
         model=model.id,
@@ -119,6 +119,15 @@ def filled(request: GenerationRequest, model: ModelFacts, caps: Caps) -> Resolve
         webhook=request.webhook,
         metadata=request.metadata,
     )
+
+
+def with_params(term: RewardTerm) -> RewardTerm:
+    """Fill in a reward's parameters where they can be; `reward_params_problems` tells where not."""
+    try:
+        params = REWARD_PARAMS[term.name].model_validate(term.params)
+    except (KeyError, ValidationError):
+        return term
+    return term.model_copy(update={"params": params.model_dump(mode="json")})
 
 
 OWN_GRID = {"steps", "grid", "interpolant"}

@@ -7,11 +7,20 @@ reward, by its own `factory`.
 import logging
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Annotated
+
+from pydantic import Field, JsonValue
 
 from contracts.catalogue import NoParams, RewardFacts
 from contracts.plugins import discovered
 from contracts.search import Strict
 
+ThingName = Annotated[str, Field(max_length=60, pattern=r"^[A-Za-z0-9][A-Za-z0-9 '-]*$")]
+ThingCount = Annotated[int, Field(ge=0, le=99)]
+Things = Annotated[
+    dict[ThingName, ThingCount],
+    Field(min_length=1, max_length=16, json_schema_extra={"additionalProperties": False}),
+]
 log = logging.getLogger(__name__)
 
 
@@ -185,9 +194,29 @@ BUNDLED: Mapping[str, RewardFacts] = MappingProxyType(
                 weights="Qwen/Qwen2.5-VL-7B-Instruct",
                 weights_licence="Apache-2.0",
             ),
+            weighty(
+                "grounded_count",
+                "Minus the squared errors of the counts asked for, by Grounding DINO and SAM",
+                bounds=(None, 0.0),
+                weights="IDEA-Research/grounding-dino-base and facebook/sam-vit-base",
+                weights_licence="Apache-2.0",
+                differentiable=False,
+            ),
         )
     }
 )
+
+
+class GroundedCountParams(Strict):
+    """What `grounded_count` counts."""
+
+    counts: Things | None = Field(
+        default=None, description="things, in the singular, and how many of each; null: read from the prompt"
+    )
+
+
+PARAMS: Mapping[str, type[Strict]] = MappingProxyType({"grounded_count": GroundedCountParams})
+"""The models of parameters of those of our rewards that have any."""
 
 PLUGINS, BROKEN = discovered(BUNDLED)
 """The rewards of installed packages, and for each that cannot be used, why; by name.
@@ -200,9 +229,18 @@ REWARDS: Mapping[str, RewardFacts] = MappingProxyType(
 )
 
 REWARD_PARAMS: Mapping[str, type[Strict]] = MappingProxyType(
-    {**dict.fromkeys(BUNDLED, NoParams), **{name: plugin.params for name, plugin in PLUGINS.items()}}
+    {
+        **dict.fromkeys(BUNDLED, NoParams),
+        **PARAMS,
+        **{name: plugin.params for name, plugin in PLUGINS.items()},
+    }
 )
 """The model of each reward's `params`."""
+
+
+def default_params(name: str) -> dict[str, JsonValue]:
+    """The parameters of a reward that is named without any."""
+    return REWARD_PARAMS[name]().model_dump(mode="json")
 
 
 def tell_of_broken() -> None:

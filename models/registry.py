@@ -66,6 +66,7 @@ REWARDS: Mapping[str, str] = MappingProxyType(
         "aesthetic": "models.rewards.aesthetic:Aesthetic",
         "siglip": "models.rewards.siglip:Siglip",
         "vqa_score": "models.rewards.vqa_score:VqaScore",
+        "grounded_count": "models.rewards.grounded_count:GroundedCount",
     }
 )
 

@@ -13,7 +13,7 @@ from contracts.jobs import Provenance
 from contracts.models import ENTRIES, Entry
 from contracts.requests import ResolvedRequest
 from contracts.resolution import accept
-from contracts.rewards import BROKEN, PLUGINS, REWARDS
+from contracts.rewards import BROKEN, PLUGINS, REWARDS, default_params
 from models import registry
 from models.backend import FlowBackend, ModelLoadError
 from models.rewards.composite import Composite, Part
@@ -98,7 +98,8 @@ class Search:
         for name, reward in self.held_out.items():
             try:
                 with self.clock.time("reward", RewardFailedError):
-                    scores[name] = checked_score(name, reward, images, self.request.prompt).tolist()
+                    params = default_params(name)
+                    scores[name] = checked_score(name, reward, images, self.request.prompt, params).tolist()
             except RewardFailedError as error:
                 log.warning("the held-out reward %s is left out: %s", name, error.__cause__)
         return scores
@@ -267,8 +268,8 @@ def no_room(entry: Entry, device: torch.device) -> str:
 
 def composite(request: ResolvedRequest, rewards: dict[str, Reward]) -> Composite:
     """The weighted sum that steers: each reward normalised by the catalogue's constants."""
-    parts = {
-        term.name: Part(rewards[term.name], term.weight, REWARDS[term.name].mean, REWARDS[term.name].scale)
-        for term in request.reward
-    }
+    parts: dict[str, Part] = {}
+    for term in request.reward:
+        facts = REWARDS[term.name]
+        parts[term.name] = Part(rewards[term.name], term.weight, facts.mean, facts.scale, term.params)
     return Composite(parts)

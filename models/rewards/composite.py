@@ -1,7 +1,8 @@
 """Several rewards as one number: a weighted sum of scores normalised by stated constants."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,12 +12,13 @@ from models.rewards.protocol import Reward, checked_score
 
 @dataclass(frozen=True)
 class Part:
-    """One reward of a sum, and the constants that bring its scores to a common scale."""
+    """One reward of a sum, the constants that bring its scores to a common scale, and its parameters."""
 
     reward: Reward
     weight: float = 1.0
     mean: float = 0.0
     scale: float = 1.0
+    params: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ class Composite:
         Raises:
             models.rewards.protocol.RewardValueError: a part returned NaN, an infinite score or a wrong shape.
         """
-        scores = {name: checked_score(name, p.reward, images, prompt) for name, p in self.parts.items()}
+        scores = {
+            name: checked_score(name, p.reward, images, prompt, p.params) for name, p in self.parts.items()
+        }
         # Parts may run on different devices; a handful of numbers meets on the CPU.
         terms = [p.weight * (scores[name].cpu() - p.mean) / p.scale for name, p in self.parts.items()]
         return Total(torch.stack(terms).sum(0), scores)

@@ -1,8 +1,9 @@
 """What a reward is, and the check that every score passes before anything is decided by it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -30,7 +31,8 @@ class Facts:
         source: where the formula comes from.
         weights: the file of weights that comes with it; None: none does.
         fetch: what to download into the folder that it is given, in this order: `repository [file ...]` of
-            the Hugging Face hub. Empty: it needs no folder.
+            the Hugging Face hub, with `--local-dir FOLDER/part` where several have files of the same names.
+            Empty: it needs no folder.
     """
 
     minimum: float | None
@@ -57,19 +59,24 @@ class Reward(Protocol):
             images: [b, 3, h, w], float in [0, 1].
             prompt: the text they were made for.
 
+        A reward that has parameters takes them beside, by name, each with a default.
+
         Returns:
             [b], float32, on the reward's device.
         """
         ...
 
 
-def checked_score(name: str, reward: Reward, images: Tensor, prompt: str) -> Tensor:
-    """Score pictures and check the answer.
+def checked_score(
+    name: str, reward: Reward, images: Tensor, prompt: str, params: Mapping[str, Any] | None = None
+) -> Tensor:
+    """Score pictures, by the reward's parameters if it has any, and check the answer.
 
     Raises:
         RewardValueError: it names the reward and the first row at fault.
     """
-    scores = reward.score(images, prompt)
+    score: Any = reward.score
+    scores = score(images, prompt, **(params or {}))
     if scores.shape != (len(images),):
         raise RewardValueError(
             f"reward '{name}' returned shape {tuple(scores.shape)} for {len(images)} pictures"

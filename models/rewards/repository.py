@@ -23,13 +23,18 @@ def needed(folder: Path | None, name: str, facts: Facts) -> Path:
     Raises:
         RewardLoadError: none was given, or there is none; it says how to make one.
     """
-    commands = "; ".join(f"`hf download {what} --local-dir FOLDER`" for what in facts.fetch)
+    commands = "; ".join(f"`{command(what)}`" for what in facts.fetch)
     remedy = f"fetch them ({commands}) and set ROLLOVER_REWARD_PATHS={name}=FOLDER"
     if folder is None:
         raise RewardLoadError(f"reward '{name}' has no weights on this server: {remedy}")
     if not folder.is_dir():
         raise RewardLoadError(f"reward '{name}' has no weights, there is no folder {folder}: {remedy}")
     return folder
+
+
+def command(what: str) -> str:
+    """What to type to fetch an entry of `facts.fetch`."""
+    return f"hf download {what}" + ("" if "FOLDER" in what else " --local-dir FOLDER")
 
 
 def load_network(

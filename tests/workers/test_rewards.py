@@ -8,14 +8,15 @@ import torch
 
 from contracts.jobs import Status
 from contracts.settings import Settings
-from tests.models.rewards.conftest import make_clip
+from tests.models.rewards.conftest import make_clip, make_detectors
 from tests.workers.conftest import Desk
 from workers.needs import reward_needs
 
 
 @pytest.fixture
 def settings(redis_url: str, tmp_path: Path) -> Settings:
-    paths = {"clip_score": tmp_path / "clip", "pickscore": tmp_path / "clip"}
+    names = {"clip_score": "clip", "pickscore": "clip", "grounded_count": "detectors"}
+    paths = {name: tmp_path / folder for name, folder in names.items()}
     return Settings(redis_url=redis_url, data_dir=tmp_path, reward_paths=paths)
 
 
@@ -41,3 +42,27 @@ def test_a_folder_that_is_not_there_fails_the_job_and_says_what_to_do(desk: Desk
     assert record.error
     assert record.error.code == "reward_failed"
     assert "hf download yuvalkirstain/PickScore_v1" in record.error.detail
+
+
+def test_a_search_counts_what_its_params_say(desk: Desk, tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        make_detectors(tmp_path / "detectors")
+    counts = {"cat": 1, "dog": 0}
+    term = {"name": "grounded_count", "params": {"counts": counts}}
+    record = desk.run(prompt="no number of anything", reward=term)
+    assert record.status is Status.SUCCEEDED
+    assert record.request.reward[0].params == {"counts": counts}
+    assert record.result
+    assert record.result.images[0].reward in (-1, 0)
+
+
+def test_a_prompt_with_nothing_to_count_fails_the_job_and_says_what_to_give(
+    desk: Desk, tmp_path: Path
+) -> None:
+    with torch.random.fork_rng():
+        make_detectors(tmp_path / "detectors")
+    record = desk.run(prompt="good morning", reward="grounded_count")
+    assert record.request.reward[0].params == {"counts": None}
+    assert record.error
+    assert record.error.code == "reward_failed"
+    assert '"counts": {"dog": 2' in record.error.detail

@@ -10,17 +10,26 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
+    BertConfig,
+    BertTokenizer,
     CLIPConfig,
     CLIPImageProcessorPil,
     CLIPModel,
     CLIPTokenizer,
+    GroundingDinoConfig,
+    GroundingDinoForObjectDetection,
+    GroundingDinoImageProcessorPil,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2VLImageProcessorPil,
+    SamConfig,
+    SamImageProcessorPil,
+    SamModel,
     SiglipConfig,
     SiglipImageProcessorPil,
     SiglipModel,
+    SwinConfig,
 )
 
 from models.rewards.aesthetic import AestheticPredictor
@@ -144,6 +153,78 @@ def make_qwen(folder: Path) -> None:
     Qwen2VLImageProcessorPil(patch_size=4, min_pixels=256, max_pixels=4096).save_pretrained(folder)
 
 
+def make_detectors(folder: Path) -> None:
+    """Grounding DINO and SAM, as the authors' program of arXiv 2503.19385 counts with them."""
+    torch.manual_seed(178)  # whose counts differ from picture to picture
+    make_detector(folder / "detector")
+    make_segmenter(folder / "segmenter")
+
+
+def make_detector(folder: Path) -> None:
+    # Grounding DINO tells names apart by the ids that BERT gives these marks.
+    known = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]", 1012: ".", 1029: "?"}
+    known |= dict(enumerate(["cat", "dog", "red", "car", *"abcdefghijklmnopqrstuvwxyz"], start=1030))
+    BertTokenizer(vocab={known.get(i, f"[unused{i}]"): i for i in range(1060)}).save_pretrained(folder)
+    backbone: dict[str, Any] = {
+        "image_size": 64,
+        "embed_dim": 8,
+        "depths": [1, 1, 1, 1],
+        "num_heads": [1, 1, 2, 2],
+        "window_size": 4,
+        "out_features": ["stage2", "stage3", "stage4"],
+    }
+    text = BertConfig(
+        vocab_size=1060,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=64,
+    )
+    config = GroundingDinoConfig(
+        backbone_config=SwinConfig(**backbone),
+        text_config=text,
+        num_queries=60,
+        encoder_layers=1,
+        encoder_ffn_dim=16,
+        encoder_attention_heads=2,
+        decoder_layers=2,
+        decoder_ffn_dim=16,
+        decoder_attention_heads=2,
+        d_model=32,
+        max_text_len=64,
+    )
+    lively(GroundingDinoForObjectDetection(config)).save_pretrained(folder)
+    GroundingDinoImageProcessorPil(size={"shortest_edge": 72, "longest_edge": 108}).save_pretrained(folder)
+
+
+def make_segmenter(folder: Path) -> None:
+    vision = {
+        "hidden_size": 16,
+        "output_channels": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 72,
+        "patch_size": 8,
+        "window_size": 2,
+        "global_attn_indexes": [0],
+        "mlp_dim": 16,
+        "num_pos_feats": 8,
+    }
+    prompts = {"hidden_size": 16, "image_size": 72, "patch_size": 8, "mask_input_channels": 4}
+    masks = {
+        "hidden_size": 16,
+        "mlp_dim": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "iou_head_hidden_dim": 16,
+    }
+    config = SamConfig(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=masks)
+    lively(SamModel(config)).save_pretrained(folder)
+    square = {"height": 72, "width": 72}
+    SamImageProcessorPil(size={"longest_edge": 72}, pad_size=square).save_pretrained(folder)
+
+
 MAKERS: Mapping[str, Callable[[Path], None]] = {
     "clip_score": make_clip,
     "pickscore": make_clip,
@@ -152,6 +233,7 @@ MAKERS: Mapping[str, Callable[[Path], None]] = {
     "hps": make_hps,
     "vqa_score": make_qwen,
 }
+"""Of those that `test_with_weights.py` checks alike."""
 
 
 @pytest.fixture(scope="session")
@@ -164,7 +246,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
             made[name] = tmp_path_factory.mktemp(name)
             with torch.random.fork_rng():
                 torch.manual_seed(0)
-                MAKERS[name](made[name])
+                {**MAKERS, "grounded_count": make_detectors}[name](made[name])
         return made[name]
 
     return folder
