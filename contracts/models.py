@@ -89,7 +89,8 @@ class Loading(BaseModel):
         dtype: type of the weights once loaded, whatever they are stored as.
         device: torch device; None: the worker's own.
         quantisation: keeps the transformer's weights in 8 bits, or 4, and computes in `dtype`.
-        offload: whether networks lie in the CPU's memory until they compute, whole or layer by layer.
+        offload: whether networks lie in the CPU's memory until they compute: the text encoders, all of them
+            whole, or layer by layer.
         vae_tiling: decode large pictures in tiles, which takes less memory.
         max_batch: the most rows in a call of the model or the rewards; None: as many as memory has room for.
         inputs: values for the family's own block inputs.
@@ -102,7 +103,7 @@ class Loading(BaseModel):
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: Annotated[str, Field(pattern=DEVICE)] | None = None
     quantisation: Literal["none", "fp8", "int8", "nf4"] = "none"
-    offload: Literal["none", "model", "group"] = "none"
+    offload: Literal["none", "text_encoders", "model", "group"] = "none"
     vae_tiling: bool = False
     max_batch: Annotated[int, Field(ge=1)] | None = None
     inputs: Mapping[str, Any] = Field(default_factory=dict[str, Any])

@@ -9,10 +9,13 @@ family guides by a guider, its own denoiser makes the further forward passes and
 
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Self, cast
@@ -34,7 +37,7 @@ from torch import Tensor
 
 from models.backend import ModelLoadError
 from models.families import SUPPORTED, UNMAPPED, reason_against
-from models.offload import place, refuse_offload
+from models.offload import place, read_to, refuse_offload, text_encoders, visiting
 from models.processors import load_part
 from models.quantisation import cast_layers, loading_options, refuse_quantisation
 
@@ -42,6 +45,8 @@ TakesImage = Literal["none", "optional", "required"]
 """Whether prompts come with an image that they are about."""
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl"})
 SCHEDULER_STEP = "after_denoiser"
+KEPT_PROMPTS = 8
+"""Requests whose encoded prompts are kept: of a search and its baseline, or of one prompt with many seeds."""
 GIVEN = frozenset(
     {"prompt", "negative_prompt", "width", "height", "latents", "generator", "num_images_per_prompt"}
     | {"guidance_scale", "output_type", "image", "max_area"}
@@ -85,6 +90,9 @@ class ModularBackend:
         pipeline: with every component of all the blocks.
         blocks: of the ways it goes, by whether there is an image to go by.
         inputs: values for the family's own block inputs.
+
+    Attributes:
+        visitors: networks that lie in the CPU's memory and come to the device to encode a prompt.
     """
 
     def __init__(
@@ -95,6 +103,8 @@ class ModularBackend:
     ) -> None:
         self.pipeline = pipeline
         self.ways = {with_image: Way.of(each, inputs) for with_image, each in blocks.items()}
+        self.visitors: tuple[torch.nn.Module, ...] = ()
+        self._encoded: OrderedDict[Hashable, PipelineState] = OrderedDict()
 
     @classmethod
     def load(
@@ -133,15 +143,20 @@ class ModularBackend:
         # The image's way has all that the prompt's has, and an encoder for the image.
         pipeline = pipelines[max(pipelines)]
         refuse_inputs(pipeline, source, inputs or {})
-        load_components(pipeline, source, dtype, loading_options(quantisation, dtype, device))
+        options = partial(options_of, dtype=dtype, device=device, quantisation=quantisation, offload=offload)
+        load_components(pipeline, source, options)
         refuse_changing_guidance(pipeline, source)
-        cast_layers(pipeline.transformer, quantisation, dtype)
-        place(pipeline, device, offload)
+        with told_of_memory(source, device):
+            cast_layers(pipeline.transformer, quantisation, dtype)
+            place(pipeline, device, offload)
         lay_out_for_speed(pipeline)
         if vae_tiling:
             pipeline.vae.enable_tiling()
         blocks = {with_image: opened.blocks for with_image, opened in pipelines.items()}
-        return cls(pipeline, blocks, inputs or {})
+        backend = cls(pipeline, blocks, inputs or {})
+        if offload == "text_encoders":
+            backend.visitors = tuple(text_encoders(pipeline).values())
+        return backend
 
     @property
     def size_multiple(self) -> int:
@@ -180,7 +195,27 @@ class ModularBackend:
             raise ValueError("this model takes no guidance_scale")
         elif guidance_scale is not None:
             given["guidance_scale"] = guidance_scale
-        return ModularSession(pipeline, way.stages, {**way.inputs, **given})
+        seen = None if image is None else (image.size, sha256(image.tobytes()).digest())
+        encoded = self._encode((prompt, width, height, guidance_scale, seen), pipeline, way, given)
+        return ModularSession(pipeline, way.stages, encoded, (height, width))
+
+    def _encode(
+        self, key: Hashable, pipeline: ModularPipeline, way: Way, given: Mapping[str, Any]
+    ) -> PipelineState:
+        """The state after a way's encoders; of the latest requests it is kept, by what they ask.
+
+        The text encoders leave the pipeline: nothing after them asks for them, and the blocks run where the
+        first network of a pipeline lies.
+        """
+        if key not in self._encoded:
+            with torch.inference_mode(), visiting(self.visitors, torch.device(pipeline.vae.device)):
+                state = PipelineState(values={**way.inputs, **given})
+                self._encoded[key] = run(way.stages.encode, pipeline, state)
+        self._encoded.move_to_end(key)
+        while len(self._encoded) > KEPT_PROMPTS:
+            self._encoded.popitem(last=False)
+        vars(pipeline).update(dict.fromkeys(text_encoders(pipeline)))
+        return self._encoded[key]
 
 
 class ModularSession:
@@ -190,11 +225,13 @@ class ModularSession:
     """
 
     @torch.inference_mode()
-    def __init__(self, pipeline: ModularPipeline, stages: Stages, inputs: Mapping[str, Any]) -> None:
+    def __init__(
+        self, pipeline: ModularPipeline, stages: Stages, encoded: PipelineState, size: tuple[int, int]
+    ) -> None:
         self._pipeline = pipeline
         self._stages = stages
-        self._size = (inputs["height"], inputs["width"])
-        self._encoded = run(stages.encode, pipeline, PipelineState(values=dict(inputs)))
+        self._size = size
+        self._encoded = encoded
         self._prepared: dict[int, PipelineState] = {}
         self._loop_inputs: dict[int, dict[str, Any]] = {}
         latents = self._prepare(1).values["latents"]
@@ -354,8 +391,20 @@ def guider_at(guider: ClassifierFreeGuidance, scale: float | None) -> Classifier
     return guider
 
 
+def options_of(
+    name: str, *, dtype: torch.dtype, device: torch.device, quantisation: str, offload: str
+) -> dict[str, Any]:
+    """What `from_pretrained` is told of a network: its type, and where its weights are read to.
+
+    The transformer under a quantisation is read as that wants it: its layers shrink before they move.
+    """
+    if name == "transformer" and quantisation != "none":
+        return {"dtype": dtype, **loading_options(quantisation, dtype, device)}
+    return {"dtype": dtype, "device_map": {"": read_to(name, device, offload)}}
+
+
 def load_components(
-    pipeline: ModularPipeline, source: str | Path, dtype: torch.dtype, for_transformer: Mapping[str, Any]
+    pipeline: ModularPipeline, source: str | Path, options: Callable[[str], dict[str, Any]]
 ) -> None:
     """Load every component of a pipeline, or say which one could not be and why.
 
@@ -373,8 +422,7 @@ def load_components(
                 "fetch the index and the folders of one repository"
             )
         try:
-            options = for_transformer if name == "transformer" else {}
-            loaded[name] = load_network(spec, dtype, options) if is_network else load_part(spec)
+            loaded[name] = load_network(spec, options(name)) if is_network else load_part(spec)
         except Exception as error:  # diffusers and transformers raise whatever their parts raise
             raise ModelLoadError(f"{source}: {name} could not be loaded: {reason_of(error, spec)}") from error
     pipeline.update_components(**loaded)
@@ -382,6 +430,8 @@ def load_components(
 
 def reason_of(error: Exception, spec: ComponentSpec) -> str:
     """Why a component could not be loaded, and what to do."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return no_memory(error)
     folder = Path(str(spec.pretrained_model_name_or_path), spec.subfolder or "")
     pickled = sorted(path.name for path in folder.glob("*") if path.suffix in PICKLES)
     if not folder.is_dir():
@@ -400,7 +450,25 @@ def reason_of(error: Exception, spec: ComponentSpec) -> str:
     return f"{error}"
 
 
-def load_network(spec: ComponentSpec, dtype: torch.dtype, options: Mapping[str, Any]) -> torch.nn.Module:
+def no_memory(error: torch.OutOfMemoryError) -> str:
+    """Say that the device has no room for the weights, and what to do."""
+    [first, *_] = str(error).splitlines() or ["out of memory"]
+    return (
+        f"the device has no room for it ({first}): set dtype = 'bfloat16', quantisation or offload in the "
+        "catalogue, or choose another device"
+    )
+
+
+@contextmanager
+def told_of_memory(source: str | Path, device: torch.device) -> Iterator[None]:
+    """Say what to do where networks that were read find no room on the device."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ModelLoadError(f"{source} cannot be moved to {device}: {no_memory(error)}") from error
+
+
+def load_network(spec: ComponentSpec, options: Mapping[str, Any]) -> torch.nn.Module:
     """Load a component that has weights: safetensors only, never pickle, and all of them.
 
     The libraries fill weights that a file lacks with random numbers and a log line.
@@ -409,21 +477,29 @@ def load_network(spec: ComponentSpec, dtype: torch.dtype, options: Mapping[str, 
         ValueError: weights are missing.
         OSError: there is no safetensors file.
     """
+    try:
+        network, info = read_network(spec, options)
+    except NotImplementedError:
+        # Weights that a file lacks have no data that could go to the device: have them named.
+        network, info = read_network(spec, {"dtype": options["dtype"]})
+    if info["missing_keys"]:
+        raise ValueError(f"its file lacks {', '.join(sorted(info['missing_keys']))}")
+    return network.requires_grad_(requires_grad=False)
+
+
+def read_network(spec: ComponentSpec, options: Mapping[str, Any]) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """A component as the library reads it, and what the library says of its weights."""
     if spec.type_hint is None or spec.pretrained_model_name_or_path is None:
         raise ValueError("the repository's index does not mention it")
-    network, info = spec.type_hint.from_pretrained(
+    return spec.type_hint.from_pretrained(
         spec.pretrained_model_name_or_path,
         subfolder=spec.subfolder,
         variant=spec.variant,
-        dtype=dtype,
         use_safetensors=True,
         local_files_only=True,
         output_loading_info=True,
         **options,
     )
-    if info["missing_keys"]:
-        raise ValueError(f"its file lacks {', '.join(sorted(info['missing_keys']))}")
-    return network.requires_grad_(requires_grad=False)
 
 
 def lay_out_for_speed(pipeline: ModularPipeline) -> None:

@@ -4,6 +4,10 @@ The VAE always stays on the device: it is small, every candidate passes through 
 gradients pass through it too, which weights that leave would break.
 """
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+
 import torch
 from diffusers.hooks import apply_group_offloading
 from diffusers.modular_pipelines.components_manager import ComponentsManager
@@ -11,7 +15,8 @@ from diffusers.modular_pipelines.modular_pipeline import ModularPipeline
 
 from models.backend import ModelLoadError
 
-OFFLOADS = ("none", "model", "group")
+OFFLOADS = ("none", "text_encoders", "model", "group")
+CPU = torch.device("cpu")
 
 
 def refuse_offload(name: str, quantisation: str) -> None:
@@ -32,13 +37,17 @@ def place(pipeline: ModularPipeline, device: torch.device, offload: str) -> None
     Args:
         pipeline: loaded.
         device: where it computes.
-        offload: `model` moves whole networks to the device when they compute, and those out that leave no
-            room for them; `group` moves their layers, one after the other, while the one before computes.
+        offload: `text_encoders` leaves those in the CPU's memory, for `visiting`; `model` moves whole
+            networks to the device when they compute, and those out that leave no room for them; `group`
+            moves their layers, one after the other, while the one before computes.
     """
     if offload == "none" or device.type == "cpu":
         pipeline.to(device)
         return
     pipeline.vae.to(device)
+    if offload == "text_encoders":
+        pipeline.transformer.to(device)
+        return
     if offload == "model":
         offload_models(pipeline, device)
     else:
@@ -57,6 +66,43 @@ def offload_groups(pipeline: ModularPipeline, device: torch.device, *, use_strea
     """Let layers come to the device one by one; with a stream, while the one before computes."""
     for network in movable(pipeline).values():
         apply_group_offloading(network, device, offload_type="leaf_level", use_stream=use_stream)
+
+
+def read_to(name: str, device: torch.device, offload: str) -> torch.device:
+    """Where a network's weights are read to: straight to where they will lie.
+
+    Args:
+        name: of the component.
+        device: where the pipeline computes.
+        offload: see `place`.
+    """
+    stays = name == "vae" or offload == "none" or (offload == "text_encoders" and not encodes_text(name))
+    return device if stays else CPU
+
+
+def encodes_text(name: str) -> bool:
+    """Whether a component is a text encoder."""
+    return name.startswith("text_encoder")
+
+
+def text_encoders(pipeline: ModularPipeline) -> dict[str, torch.nn.Module]:
+    """The text encoders that a pipeline has, by name."""
+    return {name: part for name, part in movable(pipeline).items() if encodes_text(name)}
+
+
+@contextmanager
+def visiting(networks: Iterable[torch.nn.Module], device: torch.device) -> Iterator[None]:
+    """Have networks on the device for a while. Weights stay where they lie: copies go, and are dropped."""
+    tensors = [tensor for each in networks for tensor in chain(each.parameters(), each.buffers())]
+    homes = [tensor.data for tensor in tensors]
+    try:
+        with torch.inference_mode(mode=False):  # weights must not become tensors of that mode
+            for tensor, home in zip(tensors, homes, strict=True):
+                tensor.data = home.to(device)
+        yield
+    finally:
+        for tensor, home in zip(tensors, homes, strict=True):
+            tensor.data = home
 
 
 def movable(pipeline: ModularPipeline) -> dict[str, torch.nn.Module]:

@@ -136,7 +136,11 @@ def test_defaults_of_ones_own_win_over_what_few_step_says(catalogue: Path) -> No
             '"brightness"\nquantisation = "nf4"\noffload = "group"',
             "must have offload = 'model' or 'none' to have quantisation = 'nf4'",
         ),
-        ('"brightness"', '"brightness"\noffload = "disk"', "offload: .* 'none', 'model' or 'group'"),
+        (
+            '"brightness"',
+            '"brightness"\noffload = "disk"',
+            "offload: .* 'none', 'text_encoders', 'model' or 'group'",
+        ),
         ('"brightness"', '"brightness"\ndevice = "GPU 1"', "device: .* should match pattern"),
         ('"brightness"', '"brightness"\nvae_tilling = true', r"no such field\. Did you mean 'vae_tiling'\?"),
         (

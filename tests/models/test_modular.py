@@ -258,7 +258,7 @@ def test_large_pictures_can_be_decoded_in_tiles(tiny_flux: Path) -> None:
     [
         ({"quantisation": "int4"}, "there is no quantisation 'int4'; there are none, fp8, int8, nf4"),
         ({"quantisation": "int8"}, "'int8' needs dtype 'bfloat16', the type that torchao computes in"),
-        ({"offload": "disk"}, "there is no offload 'disk'; there are none, model, group"),
+        ({"offload": "disk"}, "there is no offload 'disk'; there are none, text_encoders, model, group"),
     ],
 )
 def test_an_option_that_there_is_not_is_refused_before_anything_is_read(
