@@ -82,7 +82,11 @@ ERRORS = MappingProxyType(
         ),
         "not_ready": ErrorKind(503, "Not ready", "No generation can run now; `reasons` says why."),
         "out_of_memory": ErrorKind(None, "Out of memory", "The search did not fit the device's memory."),
-        "reward_failed": ErrorKind(None, "Reward failed", "A reward raised an error or was not finite."),
+        "reward_failed": ErrorKind(
+            None,
+            "Reward failed",
+            "A reward raised an error, gave no answer, or not one finite number for each picture.",
+        ),
         "model_failed": ErrorKind(None, "Model failed", "The model raised an error."),
         "storage_failed": ErrorKind(
             None, "Storage failed", "The worker could not write the results, or read what it goes on from."

@@ -4,7 +4,7 @@ import torch
 
 from contracts.errors import ERRORS, JobErrorCode
 from contracts.jobs import JobError
-from models.rewards.protocol import RewardValueError
+from models.rewards.protocol import RAISED, RewardValueError
 from sampling.errors import RewardError
 from workers.failures import JobFailedError
 
@@ -18,7 +18,9 @@ def job_error(error: Exception) -> JobError:
     # An OSError's own text has a path of this machine in it.
     text = cause.strerror or "" if isinstance(cause, OSError) else str(cause)
     lines = text.strip().splitlines()
-    detail = lines[0] if lines else type(cause).__name__
+    own = [note for note in getattr(cause, "__notes__", []) if note.startswith(RAISED)]
+    notes = "".join(f" ({note})" for note in own[:1])
+    detail = (lines[0] if lines else type(cause).__name__)[: LONGEST_DETAIL - len(notes)] + notes
     return JobError(code=code, title=ERRORS[code].title, detail=detail[:LONGEST_DETAIL])
 
 

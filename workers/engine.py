@@ -30,7 +30,7 @@ from workers.diagnosis import cause_of, device_fault, out_of_memory
 from workers.failures import ModelFailedError, RewardFailedError
 from workers.headroom import Headroom, Kind, memory_of
 from workers.loading import source_of
-from workers.meter import Clock, Metered, device_wait
+from workers.meter import Asking, Clock, Metered, device_wait, nobody
 from workers.provenance import device_name, library_versions, reward_versions, weights_sha256
 from workers.settings import WorkerSettings
 from workers.trial import passes
@@ -97,11 +97,13 @@ class Search:
         scores: dict[str, list[float]] = {}
         for name, reward in self.held_out.items():
             try:
+                self.metered.asking(name)
                 with self.clock.time("reward", RewardFailedError):
                     params = default_params(name)
                     scores[name] = checked_score(name, reward, images, self.request.prompt, params).tolist()
             except RewardFailedError as error:
                 log.warning("the held-out reward %s is left out: %s", name, error.__cause__)
+        self.metered.asking(None)
         return scores
 
 
@@ -109,7 +111,8 @@ class Search:
 class Engine:
     """A loaded model; rewards are loaded when first named and then kept. One thread uses it.
 
-    `halved` is called whenever memory ran out and a search goes on with half as many rows in a call.
+    `halved` is called whenever memory ran out and a search goes on with half as many rows in a call;
+    `asking` whenever a reward is loaded or asked, with its name, and with None when it has answered.
     """
 
     model: str
@@ -121,6 +124,7 @@ class Engine:
     rewards: dict[str, Reward] = field(default_factory=dict[str, Reward])
     headroom: Headroom = field(default_factory=Headroom)
     halved: Callable[[], None] = lambda: None
+    asking: Asking = nobody
 
     @classmethod
     def load(
@@ -189,7 +193,9 @@ class Engine:
             factory = PLUGINS[name].factory if name in PLUGINS else None
             needs = self.needs.get(name, {})
             self.headroom.forget()
+            self.asking(name)
             self.rewards[name] = registry.load_reward(name, self.device, factory=factory, **needs)
+            self.asking(None)
         return self.rewards[name]
 
     def open(self, request: ResolvedRequest, before: int = 0) -> Search:
@@ -211,7 +217,7 @@ class Engine:
             session = self.backend.prepare(
                 request.prompt, request.width, request.height, request.guidance_scale
             )
-        metered = Metered(session, composite(request, rewards), request.prompt, clock)
+        metered = Metered(session, composite(request, rewards), request.prompt, clock, self.asking)
         problem = Problem(
             velocity=metered.velocity,
             score=metered.score,

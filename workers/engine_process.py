@@ -17,7 +17,7 @@ from workers.counts import Counts
 from workers.engine import Engine
 from workers.execution import Runner
 from workers.hold import connect
-from workers.messages import Heed, Loaded, Order, Ready, Refused, Run, Spec, Tick
+from workers.messages import Asking, Heed, Loaded, Order, Ready, Refused, Run, Spec, Tick
 from workers.needs import reward_needs
 from workers.store import ArtifactStore
 
@@ -77,6 +77,7 @@ def main(pipe: "Connection[object, object]", spec: Spec) -> None:
     with connect(spec.redis_url) as connection:
         counts = Counts(connection, spec.model)
         engine.halved = lambda: counts.add("halvings")
+        engine.asking = lambda name: line.send(Asking(name))
         runner = Runner(
             connection, engine, store, spec.worker, spec.settings, line.orders, lambda: line.send(Tick())
         )

@@ -63,6 +63,13 @@ class Refused:
 
 
 @dataclass(frozen=True)
+class Asking:
+    """From the engine: it loads or asks this reward; None: it has what it wanted."""
+
+    reward: str | None
+
+
+@dataclass(frozen=True)
 class Tick:
     """From the engine: the job got a step further."""
 

@@ -42,11 +42,19 @@ def device_wait(device: torch.device) -> Callable[[], None]:
     return torch.cuda.synchronize if device.type == "cuda" else lambda: None
 
 
+Asking = Callable[[str | None], None]
+
+
+def nobody(_name: str | None) -> None:
+    """Tell no one which reward is asked."""
+
+
 @dataclass
 class Metered:
     """A session and a reward as `sampling` wants them.
 
     Attributes:
+        asking: told which reward is asked, and None once all have answered.
         rows: of the latest call: where memory ran out, it did so for so many.
     """
 
@@ -54,6 +62,7 @@ class Metered:
     reward: Composite
     prompt: str
     clock: Clock
+    asking: Asking = nobody
     rows: int = 0
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
@@ -80,8 +89,9 @@ class Metered:
         with self.clock.time("decode", ModelFailedError):
             images = self.session.decode(x0)
         with self.clock.time("reward", RewardFailedError):
-            total = self.reward.evaluate(images, self.prompt)
+            total = self.reward.evaluate(images, self.prompt, self.asking)
             parts = {name: scores.tolist() for name, scores in total.parts.items()}
             rewards: list[float] = total.scores.tolist()
+        self.asking(None)
         rows = [{name: values[row] for name, values in parts.items()} for row in range(len(rewards))]
         return Scores(rewards=rewards, parts=rows, images=images.detach()), total.scores

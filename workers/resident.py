@@ -21,7 +21,7 @@ import redis
 
 from contracts.tracing import current
 from workers.hold import away
-from workers.messages import Ending, Heed, Loaded, Order, Ready, Refused, Run, Spec
+from workers.messages import Asking, Ending, Heed, Loaded, Order, Ready, Refused, Run, Spec
 
 POLL = 0.05
 """Seconds between two looks at what the engine and the job's record say."""
@@ -79,11 +79,15 @@ class Resident:
         spec: what it is started with.
         stopping: set when this worker must end.
         program: what the process does.
+
+    Attributes:
+        hung_in: the reward that the latest engine lost waited for, where it hung in one.
     """
 
     spec: Spec
     stopping: threading.Event
     program: "Program | None" = None
+    hung_in: str | None = None
     _process: ForkServerProcess | None = None
     _pipe: "Connection[Any, Any] | None" = None
 
@@ -146,7 +150,9 @@ class Resident:
         assert self._pipe is not None  # noqa: S101 -- `start` comes first
         watch = Watch(self.spec.worker_settings.hang_seconds)
         ordered: Order | None = None
+        asked: str | None = None
         deadline = float("inf")
+        self.hung_in = None
         try:
             self._pipe.send(Run(job_id, current()))
             while True:
@@ -154,7 +160,10 @@ class Resident:
                     message = self._pipe.recv()
                     if isinstance(message, Ending):
                         return message
-                    watch.step()
+                    if isinstance(message, Asking):
+                        asked = message.reward
+                    else:
+                        watch.step()
                 wanted = self._look(look, watch)
                 if wanted and wanted is not ordered:
                     self._pipe.send(Heed(job_id, wanted))
@@ -163,7 +172,8 @@ class Resident:
                 if time.monotonic() > deadline:
                     return self._give_up(job_id, "it did not end in time")
                 if watch.hung:
-                    return self._give_up(job_id, "it hangs")
+                    self.hung_in = asked
+                    return self._give_up(job_id, f"it hangs in reward '{asked}'" if asked else "it hangs")
         except (EOFError, OSError):
             log.warning("the engine was lost while it ran %s: %s", job_id, self._death())
             self.kill()

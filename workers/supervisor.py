@@ -79,7 +79,7 @@ class Supervisor:
                 return Ending.DONE
             losses = max(record.losses, untaken)
             if losses >= self.max_attempts:
-                self.report_lost(job_id)
+                self.report_lost(job_id, self._hung())
                 return Ending.DONE
             if losses > 1 and self.stopping.wait(min(2.0 ** (losses - 2), LONGEST_PAUSE)):
                 break
@@ -145,12 +145,26 @@ class Supervisor:
         self.stopping.set()
         return False
 
-    def report_lost(self, job_id: str) -> None:
-        """End a job as `worker_lost`, or as canceled where that was asked for, unless it has ended."""
+    def _hung(self) -> JobError | None:
+        """What a job is told whose latest execution here waited for a reward in vain."""
+        if self.engine.hung_in is None:
+            return None
+        seconds = self.engine.spec.worker_settings.hang_seconds
+        detail = (
+            f"reward '{self.engine.hung_in}' gave no answer within {seconds:g} s, each time it was tried: "
+            "ask for another reward, mend it, or raise ROLLOVER_HANG_SECONDS where it is only slow"
+        )
+        return JobError(code="reward_failed", title=ERRORS["reward_failed"].title, detail=detail)
+
+    def report_lost(self, job_id: str, why: JobError | None = None) -> None:
+        """End a job as `worker_lost`, or as canceled where that was asked for, unless it has ended.
+
+        `why` takes the place of `worker_lost` where more is known.
+        """
         record = patiently(lambda: load(self.connection, job_id))
         if record is None or record.status.final:
             return
-        status, event, error = lost(record)
+        status, event, error = lost(record, why)
         arguments = write_args(
             allowed=(Status.QUEUED, Status.RUNNING),
             status=status,
@@ -170,11 +184,11 @@ class Supervisor:
             log.warning("%s is found abandoned once Redis is back: %s", job_id, error)
 
 
-def lost(record: Record) -> tuple[Status, Event, JobError | None]:
+def lost(record: Record, why: JobError | None) -> tuple[Status, Event, JobError | None]:
     """How a job ends that no worker survives."""
     if record.cancel_requested:
         spent, best = record.progress.nfe_spent, record.progress.best_reward
         return Status.CANCELED, Canceled(nfe_spent=spent, best_reward=best), None
     kind = ERRORS["worker_lost"]
-    error = JobError(code="worker_lost", title=kind.title, detail=kind.meaning)
+    error = why or JobError(code="worker_lost", title=kind.title, detail=kind.meaning)
     return Status.FAILED, Failed(error=error), error

@@ -1,6 +1,6 @@
 """Several rewards as one number: a weighted sum of scores normalised by stated constants."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,15 +49,21 @@ class Composite:
             if not part.scale > 0:
                 raise ValueError(f"the scale of reward '{name}' is {part.scale}; it must be positive")
 
-    def evaluate(self, images: Tensor, prompt: str) -> Total:
-        """Score pictures [b, 3, h, w] in [0, 1].
+    def evaluate(
+        self,
+        images: Tensor,
+        prompt: str,
+        asking: Callable[[str], None] = lambda name: None,  # noqa: ARG005 -- most do not want to know
+    ) -> Total:
+        """Score pictures [b, 3, h, w] in [0, 1]; `asking` is called with each reward's name, just before.
 
         Raises:
             models.rewards.protocol.RewardValueError: a part returned NaN, an infinite score or a wrong shape.
         """
-        scores = {
-            name: checked_score(name, p.reward, images, prompt, p.params) for name, p in self.parts.items()
-        }
+        scores: dict[str, Tensor] = {}
+        for name, part in self.parts.items():
+            asking(name)
+            scores[name] = checked_score(name, part.reward, images, prompt, part.params)
         # Parts may run on different devices; a handful of numbers meets on the CPU.
         terms = [p.weight * (scores[name].cpu() - p.mean) / p.scale for name, p in self.parts.items()]
         return Total(torch.stack(terms).sum(0), scores)

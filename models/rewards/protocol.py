@@ -8,6 +8,10 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+RAISED = "raised by reward "
+"""How the note begins that an exception of a reward is given."""
+REMEDY = "it must give one finite number for each picture: mend it, or ask for another reward"
+
 
 class RewardValueError(Exception):
     """A reward returned something that cannot be ranked: NaN, infinite, or not one score for each picture."""
@@ -73,18 +77,25 @@ def checked_score(
     """Score pictures, by the reward's parameters if it has any, and check the answer.
 
     Raises:
-        RewardValueError: it names the reward and the first row at fault.
+        RewardValueError: it names the reward and the first row at fault. Whatever the reward raises goes on,
+            with a note that names it.
     """
     score: Any = reward.score
-    scores = score(images, prompt, **(params or {}))
+    try:
+        scores = score(images, prompt, **(params or {}))
+    except Exception as error:
+        error.add_note(f"{RAISED}'{name}'")
+        raise
+    if not isinstance(scores, Tensor):
+        raise RewardValueError(f"reward '{name}' returned a {type(scores).__name__}, not a tensor; {REMEDY}")
     if scores.shape != (len(images),):
         raise RewardValueError(
-            f"reward '{name}' returned shape {tuple(scores.shape)} for {len(images)} pictures"
+            f"reward '{name}' returned shape {tuple(scores.shape)} for {len(images)} pictures; {REMEDY}"
         )
     bad = ~torch.isfinite(scores)
     if bad.any():
         row = int(bad.nonzero()[0])
         raise RewardValueError(
-            f"reward '{name}' returned {scores[row].item()} for picture {row} of {len(images)}"
+            f"reward '{name}' returned {scores[row].item()} for picture {row} of {len(images)}; {REMEDY}"
         )
     return scores

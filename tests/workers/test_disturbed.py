@@ -74,6 +74,7 @@ def test_a_failing_reward_fails_the_job_by_name(
     assert record.error
     assert record.error.code == code
     assert detail in record.error.detail
+    assert "reward 'brightness'" in record.error.detail
     assert "\n" not in record.error.detail
     assert "/srv" not in record.error.detail
     last = desk.events(record.id)[-1]

@@ -156,6 +156,20 @@ def test_a_job_that_kills_every_engine_ends_as_lost(
     assert desk.record(after).status is Status.SUCCEEDED
 
 
+def test_a_reward_that_hangs_each_time_fails_the_job_by_its_name(
+    desk: Desk, supervisor: Supervisor, tmp_path: Path
+) -> None:
+    supervisor.max_attempts = 1
+    sabotage.order(tmp_path, at=1, how="hang")
+    job = desk.submit(**BODY)
+    assert supervisor.run(job) is Ending.DONE
+    record = desk.record(job)
+    assert record.error
+    assert (record.error.code, record.attempts) == ("reward_failed", 1)
+    assert f"reward '{sabotage.NAME}' gave no answer within 6 s" in record.error.detail
+    assert "ROLLOVER_HANG_SECONDS" in record.error.detail
+
+
 def test_a_jobs_own_error_is_not_tried_again(desk: Desk, supervisor: Supervisor) -> None:
     job = desk.submit(prompt="good morning", reward="scene_match")
     supervisor.run(job)

@@ -1,6 +1,6 @@
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -63,6 +63,39 @@ def test_a_value_that_cannot_be_ranked_names_its_reward(value: float) -> None:
 def test_a_wrong_number_of_scores_names_its_reward(shape: tuple[int, ...]) -> None:
     with pytest.raises(RewardValueError, match=r"reward 'broken' returned shape .* for 3 pictures"):
         Composite({"broken": Part(Given(torch.zeros(shape)))}).evaluate(IMAGES, "")
+
+
+def test_what_is_no_tensor_names_its_reward() -> None:
+    scores: Any = [1.0, 2.0, 3.0]
+    with pytest.raises(
+        RewardValueError, match="reward 'broken' returned a list, not a tensor; it must give one"
+    ):
+        Composite({"broken": Part(Given(scores))}).evaluate(IMAGES, "")
+
+
+def test_what_a_reward_raises_goes_on_with_its_name() -> None:
+    class Raising(Given):
+        def score(self, images: Tensor, prompt: str) -> Tensor:
+            raise ZeroDivisionError(prompt, images.shape)
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        Composite({"broken": Part(Raising(IMAGES))}).evaluate(IMAGES, "")
+    assert caught.value.__notes__ == ["raised by reward 'broken'"]
+
+
+def test_who_is_asked_is_told_in_order() -> None:
+    told: list[str] = []
+    Composite({"b": Part(B), "a": Part(A)}).evaluate(IMAGES, "", told.append)
+    assert told == ["b", "a"]
+
+
+def test_a_reward_is_given_its_params() -> None:
+    class Shifted(Given):
+        def score(self, images: Tensor, prompt: str, by: float = 0.0) -> Tensor:  # noqa: ARG002
+            return self.scores + by
+
+    parts = {"a": Part(Shifted(A.scores), params={"by": 2.0}), "b": Part(Shifted(A.scores))}
+    assert Composite(parts).evaluate(IMAGES, "").parts["a"].tolist() == [3.0, 4.0, 5.0]
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.nan])
