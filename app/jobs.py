@@ -200,7 +200,10 @@ async def page(services: Services, chosen: list[str], next_cursor: str | None) -
 
 
 async def cancel(services: Services, caller: Caller, generation: str) -> Generation:
-    """Cancel a job: at once where it waits, within one step of the search where it runs.
+    """Cancel a job: at once where it was never begun, within one step of the search where it runs.
+
+    One that a worker gave back has something to show and something to pay: the worker that takes it next
+    ends it, with the best so far as its result.
 
     Raises:
         ProblemError: there is no such job, or it has ended.
@@ -210,6 +213,7 @@ async def cancel(services: Services, caller: Caller, generation: str) -> Generat
         generation,
         allowed=[Status.QUEUED],
         status=Status.CANCELED,
+        fence=0,
         fields=hash_fields(cancel_requested=True, completed_at=now()),
         events=[Canceled(nfe_spent=0)],
     )
@@ -217,7 +221,7 @@ async def cancel(services: Services, caller: Caller, generation: str) -> Generat
         await services.store.withdraw(record)
         return await get(services, caller, generation)
     asked, status = await services.store.write(
-        generation, allowed=[Status.RUNNING], fields=hash_fields(cancel_requested=True)
+        generation, allowed=[Status.QUEUED, Status.RUNNING], fields=hash_fields(cancel_requested=True)
     )
     if not asked:
         raise wrong_state(status, "An ended generation cannot be canceled.")

@@ -171,12 +171,16 @@ class Store:
         *,
         allowed: Iterable[Status],
         status: Status | None = None,
+        fence: int | None = None,
         fields: Mapping[str, str] | None = None,
         events: Iterable[Event] = (),
     ) -> tuple[bool, str]:
-        """Change a job if its status allows; return whether it did, and the status afterwards."""
+        """Change a job if its status allows, and its number of executions where `fence` is given.
+
+        Returns whether it did, and the status afterwards.
+        """
         keys = write_keys(generation)
-        args = write_args(allowed=allowed, status=status, fields=fields, events=events)
+        args = write_args(allowed=allowed, status=status, fence=fence, fields=fields, events=events)
         applied, after, _last = await self.redis.eval(WRITE_SCRIPT, len(keys), *keys, *args)
         return bool(applied), after
 

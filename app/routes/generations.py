@@ -148,11 +148,11 @@ async def read(request: Request, services: ServicesDep, caller: CallerDep, gener
     "/{generation}/cancel",
     status_code=202,
     response_model=Generation,
-    responses={200: {"model": Generation, "description": "it waited, and has ended now"}}
+    responses={200: {"model": Generation, "description": "it was never begun, and has ended now"}}
     | documented("generation_not_found", "wrong_state", "redis_unavailable"),
 )
 async def cancel(services: ServicesDep, caller: CallerDep, generation: str) -> Response:
-    """Cancel; a search that runs ends within one step and keeps the best it has found."""
+    """Cancel; a search that was begun ends within its next step and keeps the best it has found."""
     canceled = await jobs.cancel(services, caller, generation)
     return answer(canceled, 200 if canceled.status.final else 202, {})
 

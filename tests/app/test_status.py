@@ -172,6 +172,17 @@ def test_cancel_a_running_job_twice(submit: Submit, client: httpx.Client) -> Non
     assert read(client, hand)["result"]["images"]
 
 
+def test_cancel_a_job_that_was_given_back(submit: Submit, client: httpx.Client) -> None:
+    hand = submit()
+    hand.start()
+    hand.search(1, 3)
+    assert hand.write(status=Status.QUEUED)
+    response = client.post(f"/v1/generations/{hand.id}/cancel")
+    assert (response.status_code, response.json()["status"]) == (202, "queued")
+    assert hand.record.cancel_requested, "its next worker makes the result, and says what is to be paid"
+    assert hand.write(allowed=Status.QUEUED, status=Status.RUNNING)
+
+
 def test_cancel_an_ended_job(submit: Submit, client: httpx.Client) -> None:
     hand = submit()
     hand.start()

@@ -161,8 +161,8 @@ def test_a_cancel_keeps_the_best_so_far(desk: Desk) -> None:
     assert record.checkpoint.nfe < len(candidates)  # the end does not wait for a state that nobody needs
 
 
-def test_a_job_given_back_goes_on_where_it_was(desk: Desk) -> None:
-    undisturbed = desk.run()
+def given_back(desk: Desk) -> str:
+    """A job that was given back after three calls of the model beyond the first."""
     gate = gated(desk, 3)
     job = desk.submit()
     endings: list[Ending] = []
@@ -173,11 +173,17 @@ def test_a_job_given_back_goes_on_where_it_was(desk: Desk) -> None:
         gate.passes.release()
     assert (endings, raised) == ([Ending.GIVEN_BACK], [])
     assert desk.record(job).status is Status.QUEUED
+    del desk.runner.engine.rewards["brightness"]
+    desk.runner.orders.clear()
+    return job
+
+
+def test_a_job_given_back_goes_on_where_it_was(desk: Desk) -> None:
+    undisturbed = desk.run()
+    job = given_back(desk)
     assert desk.record(job).losses == 0
     spent = desk.record(job).progress.nfe_spent
     assert spent == 25 + 3 * 2
-    del desk.runner.engine.rewards["brightness"]
-    desk.runner.orders.clear()
     desk.runner.run(job)
     record, events = desk.record(job), desk.events(job)
     assert record.status is Status.SUCCEEDED
@@ -191,6 +197,22 @@ def test_a_job_given_back_goes_on_where_it_was(desk: Desk) -> None:
     assert record.result
     assert undisturbed.result
     assert record.result.images[0].sha256 == undisturbed.result.images[0].sha256
+
+
+def test_a_cancel_of_a_job_given_back_keeps_what_it_found_and_charges_it(desk: Desk) -> None:
+    job = given_back(desk)
+    args = write_args(allowed=[Status.QUEUED], fields=hash_fields(cancel_requested=True))
+    desk.redis.eval(WRITE_SCRIPT, 2, *write_keys(job), *args)
+    desk.runner.run(job)
+    record = desk.record(job)
+    candidates = [event for event in desk.events(job) if isinstance(event, CandidateEvent)]
+    assert record.status is Status.CANCELED
+    assert record.result
+    assert record.result.images[0].reward == max(candidate.reward for candidate in candidates)
+    assert desk.file(image_path(job, 0, "png")).exists()
+    assert record.usage
+    assert record.usage.nfe_spent == len(candidates) == 25 + 3 * 2
+    assert not list(desk.file(checkpoints_path(job)).iterdir())
 
 
 def test_redone_evaluations_add_up_over_attempts(desk: Desk) -> None:
