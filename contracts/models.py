@@ -94,6 +94,7 @@ class Loading(BaseModel):
         vae_tiling: decode large pictures in tiles, which takes less memory.
         max_batch: the most rows in a call of the model or the rewards; None: as many as memory has room for.
         inputs: values for the family's own block inputs.
+        parameters: billions of weights by network, for `rollover doctor` before anything is here.
     """
 
     backend: str = "modular"
@@ -107,6 +108,7 @@ class Loading(BaseModel):
     vae_tiling: bool = False
     max_batch: Annotated[int, Field(ge=1)] | None = None
     inputs: Mapping[str, Any] = Field(default_factory=dict[str, Any])
+    parameters: Mapping[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict[str, float])
 
 
 class Entry(Strict, Loading):

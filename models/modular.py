@@ -32,18 +32,17 @@ from diffusers.modular_pipelines.modular_pipeline import (
 )
 from diffusers.modular_pipelines.modular_pipeline_utils import ComponentSpec
 from PIL.Image import Image
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from models.backend import ModelLoadError
 from models.families import SUPPORTED, UNMAPPED, reason_against
+from models.flaws import flaw
 from models.offload import place, read_to, refuse_offload, text_encoders, visiting
 from models.processors import load_part
 from models.quantisation import cast_layers, loading_options, refuse_quantisation
 
 TakesImage = Literal["none", "optional", "required"]
 """Whether prompts come with an image that they are about."""
-PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl"})
 SCHEDULER_STEP = "after_denoiser"
 KEPT_PROMPTS = 8
 """Requests whose encoded prompts are kept: of a search and its baseline, or of one prompt with many seeds."""
@@ -107,6 +106,33 @@ class ModularBackend:
         self._encoded: OrderedDict[Hashable, PipelineState] = OrderedDict()
 
     @classmethod
+    def check(
+        cls,
+        source: str | Path,
+        *,
+        device: torch.device | str,
+        dtype: torch.dtype,
+        quantisation: str = "none",
+        offload: str = "none",
+        inputs: Mapping[str, Any] | None = None,
+        image: TakesImage = "none",
+        **_no_matter: object,
+    ) -> dict[bool, ModularPipeline]:
+        """Refuse what `load` would before it reads weights; its pipelines, by whether there is an image.
+
+        Raises:
+            ModelLoadError: nothing there, not a pipeline we can drive, a component of the wrong class, or an
+                option that it does not have.
+        """
+        refuse_quantisation(quantisation, dtype, torch.device(device))
+        refuse_offload(offload, quantisation)
+        pipelines = {with_image: open_pipeline(source, with_image) for with_image in WAYS[image]}
+        for pipeline in pipelines.values():
+            refuse_wrong_classes(pipeline, source)
+        refuse_inputs(pipelines[max(pipelines)], source, inputs or {})
+        return pipelines
+
+    @classmethod
     def load(
         cls,
         source: str | Path,
@@ -137,12 +163,17 @@ class ModularBackend:
                 class, corrupt, or stored as pickle; or an option that it does not have.
         """
         device = torch.device(device)
-        refuse_quantisation(quantisation, dtype, device)
-        refuse_offload(offload, quantisation)
-        pipelines = {with_image: open_pipeline(source, with_image) for with_image in WAYS[image]}
+        pipelines = cls.check(
+            source,
+            device=device,
+            dtype=dtype,
+            quantisation=quantisation,
+            offload=offload,
+            inputs=inputs,
+            image=image,
+        )
         # The image's way has all that the prompt's has, and an encoder for the image.
         pipeline = pipelines[max(pipelines)]
-        refuse_inputs(pipeline, source, inputs or {})
         options = partial(options_of, dtype=dtype, device=device, quantisation=quantisation, offload=offload)
         load_components(pipeline, source, options)
         refuse_changing_guidance(pipeline, source)
@@ -410,19 +441,12 @@ def load_components(
 
     `ModularPipeline.load_components` only logs a component that fails; a worker must not start without it.
     """
-    family = {spec.name: spec.type_hint or object for spec in pipeline.blocks.expected_components}
+    networks = expected_networks(pipeline)
     loaded: dict[str, Any] = {}
     for name in pipeline.pretrained_component_names:
-        spec, wanted = pipeline.get_component_spec(name), family[name]
-        is_network = issubclass(wanted, torch.nn.Module)
-        if is_network and not (spec.type_hint and issubclass(spec.type_hint, wanted)):
-            named = getattr(spec.type_hint, "__name__", "nothing")
-            raise ModelLoadError(
-                f"{source}: {name} should be a {wanted.__name__}, and its index names {named}: "
-                "fetch the index and the folders of one repository"
-            )
+        spec = pipeline.get_component_spec(name)
         try:
-            loaded[name] = load_network(spec, options(name)) if is_network else load_part(spec)
+            loaded[name] = load_network(spec, options(name)) if name in networks else load_part(spec)
         except Exception as error:  # diffusers and transformers raise whatever their parts raise
             raise ModelLoadError(f"{source}: {name} could not be loaded: {reason_of(error, spec)}") from error
     pipeline.update_components(**loaded)
@@ -433,21 +457,28 @@ def reason_of(error: Exception, spec: ComponentSpec) -> str:
     if isinstance(error, torch.OutOfMemoryError):
         return no_memory(error)
     folder = Path(str(spec.pretrained_model_name_or_path), spec.subfolder or "")
-    pickled = sorted(path.name for path in folder.glob("*") if path.suffix in PICKLES)
-    if not folder.is_dir():
-        return f"there is no folder {folder}; fetch the repository again"
-    if pickled and not any(folder.glob("*.safetensors")):
-        return (
-            f"{folder} has only pickles ({', '.join(pickled)}), which can run code and are never read; "
-            "fetch a revision with safetensors, or save it as such"
-        )
-    for file in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(file, framework="pt"):
-                pass
-        except SafetensorError as flaw:
-            return f"{file} is cut off, or no safetensors ({flaw}); fetch it again"
-    return f"{error}"
+    return flaw(folder) or f"{error}"
+
+
+def expected_networks(pipeline: ModularPipeline) -> Mapping[str, type[torch.nn.Module]]:
+    """The components that have weights, by name, with the class that the family's blocks expect."""
+    expected = {spec.name: spec.type_hint for spec in pipeline.blocks.expected_components}
+    return {
+        name: wanted
+        for name in pipeline.pretrained_component_names
+        if (wanted := expected[name]) and issubclass(wanted, torch.nn.Module)
+    }
+
+
+def refuse_wrong_classes(pipeline: ModularPipeline, source: str | Path) -> None:
+    """Refuse a network of another class than the family's blocks expect, before any weights are read."""
+    for name, wanted in expected_networks(pipeline).items():
+        named = pipeline.get_component_spec(name).type_hint
+        if not (named and issubclass(named, wanted)):
+            raise ModelLoadError(
+                f"{source}: {name} should be a {wanted.__name__}, and its index names "
+                f"{getattr(named, '__name__', 'nothing')}: fetch the index and the folders of one repository"
+            )
 
 
 def no_memory(error: torch.OutOfMemoryError) -> str:

@@ -79,13 +79,33 @@ def load_model(source: ModelSource, device: torch.device | str = "cpu") -> FlowB
         models.backend.ModelLoadError: its files are missing or not what they should be, or the package that
             brings the backend is broken.
     """
+    return backend_of(source).load(source.folder, device=device, **options_of(source))
+
+
+def check_model(source: ModelSource, device: torch.device | str = "cpu") -> None:
+    """Refuse what `load_model` would before it reads weights, where the backend knows how.
+
+    Raises:
+        UnknownNameError: no such backend.
+        models.backend.ModelLoadError: it would be refused.
+    """
+    backend = backend_of(source)
+    if hasattr(backend, "check"):
+        backend.check(source.folder, device=device, **options_of(source))
+
+
+def backend_of(source: ModelSource) -> Any:  # noqa: ANN401 -- a class, perhaps a stranger's
+    """The class that drives a model. Raises as `load_model` does."""
     path = lookup("backend", source.backend, backends())
     try:
-        backend = imported(path)
+        return imported(path)
     except Exception as error:  # whatever a stranger's module may raise
         raise ModelLoadError(f"backend '{source.backend}': {unimportable(path, error)}") from error
-    options = {name: value for name, value in vars(source).items() if name not in {"folder", "backend"}}
-    return backend.load(source.folder, device=device, **options)
+
+
+def options_of(source: ModelSource) -> dict[str, Any]:
+    """What a backend is told beside the folder and the device."""
+    return {name: value for name, value in vars(source).items() if name not in {"folder", "backend"}}
 
 
 def backends() -> Mapping[str, str]:

@@ -45,6 +45,16 @@ def weights_of(folder: Path) -> Weights | None:
     )
 
 
+def parameters_of(folder: Path) -> dict[str, int]:
+    """How many numbers each network in a model's folder has, by its name.
+
+    Raises:
+        BrokenFileError: a file is cut off, or no safetensors.
+    """
+    found = {part.name: weights_of(part) for part in sorted(folder.iterdir()) if part.is_dir()}
+    return {name: weights.parameters for name, weights in found.items() if weights}
+
+
 def header(file: Path) -> Mapping[str, Any]:
     """Type, shape and place of each tensor by name.
 
@@ -59,8 +69,8 @@ def header(file: Path) -> Mapping[str, Any]:
         tensors.pop("__metadata__", None)
         end = max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BrokenFileError(f"{file} is no safetensors file, or cut off in its header") from error
+        raise BrokenFileError(f"{file} is cut off, or no safetensors file") from error
     held = file.stat().st_size - 8 - length
     if held != end:
-        raise BrokenFileError(f"{file} is cut off: it holds {held} bytes of weights, and names {end}")
+        raise BrokenFileError(f"{file} is not whole: it holds {held} bytes of weights, and names {end}")
     return tensors

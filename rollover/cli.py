@@ -44,7 +44,7 @@ app.add_typer(models, name="models")
 keys = typer.Typer(no_args_is_help=True, help="API keys of the server whose store this machine can reach.")
 app.add_typer(keys, name="keys")
 
-NEEDS = {"worker": ("pydantic_settings", "huggingface_hub", "workers"), "api": ("pydantic_settings", "redis")}
+NEEDS = {"worker": ("pydantic_settings", "huggingface_hub"), "api": ("pydantic_settings", "redis")}
 """By extra, what tells that it is installed."""
 DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept (ROLLOVER_DATA_DIR).")]
 Url = Annotated[
@@ -216,12 +216,25 @@ def calibrate(
     _program("workers.calibrate", "worker", *arguments)
 
 
-def _program(name: str, extra: str, *arguments: str) -> None:
+@app.command()
+def doctor(
+    data_dir: DataDir = None,
+    json_output: Annotated[bool, typer.Option("--json", help="For programs.")] = False,  # noqa: FBT002
+) -> None:
+    """Say what would run on this machine, before anything is downloaded; exit code 1 where not all would."""
+    _program("workers.doctor", "api", *(["--json"] if json_output else []), data_dir=data_dir)
+
+
+def _program(name: str, extra: str, *arguments: str, data_dir: Path | None = None) -> None:
     """Run one of the server's own programs, which needs an extra, and exit as it does."""
     with _errors_as_exit():
+        if find_spec("workers") is None:
+            raise StackError("This installation has no workers in it: run it where they are.")
         if any(find_spec(package) is None for package in NEEDS[extra]):
-            raise StackError(f"This needs what a {extra} is installed with: pip install 'rollover[{extra}]'")
-        environment = environment_of(StackSettings.from_environment(os.environ), None, 0)
+            raise StackError(f"This needs pip install 'rollover[{extra}]'")
+        settings = StackSettings.from_environment(os.environ)
+        settings = replace(settings, data_dir=data_dir or settings.data_dir)
+        environment = environment_of(settings, None, 0)
         code = subprocess.run(module(name, *arguments), env=environment, check=False).returncode
     raise typer.Exit(code)
 

@@ -29,7 +29,7 @@ from workers.devices import usable
 from workers.diagnosis import cause_of, device_fault, out_of_memory
 from workers.failures import ModelFailedError, RewardFailedError
 from workers.headroom import Headroom, Kind, memory_of
-from workers.loading import source_of
+from workers.loading import refuse_too_large, source_of
 from workers.meter import Asking, Clock, Metered, device_wait, nobody
 from workers.provenance import device_name, library_versions, reward_versions, weights_sha256
 from workers.settings import WorkerSettings
@@ -149,6 +149,7 @@ class Engine:
         entry = registry.lookup("model", model, entries)
         source = source_of(model, entry, settings.model_paths.get(model))
         device = usable(entry.device or settings.device)
+        refuse_too_large(source, device)
         backend = registry.load_model(source, device)
         engine = cls(model, entry, backend, device, weights_sha256(source.folder), needs or {})
         engine.headroom = Headroom(memory_of(device), entry.max_batch)

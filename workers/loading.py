@@ -6,8 +6,12 @@ import torch
 
 from contracts.models import Entry
 from models.backend import ModelLoadError
+from models.estimate import advice, loaded, needed
 from models.registry import ModelSource
+from models.sizes import readable
+from models.weights import BrokenFileError, parameters_of
 from workers import hub
+from workers.host import host_memory
 
 
 def source_of(model: str, entry: Entry, folder: Path | None = None) -> ModelSource:
@@ -47,3 +51,32 @@ def fetched(model: str, repository: str, revision: str | None) -> Path:
             f"{lacking[0]}: fetch the rest with `rollover models pull {model}`"
         )
     return folder
+
+
+def refuse_too_large(source: ModelSource, device: torch.device) -> None:
+    """Refuse, before anything is read, a model whose weights the device has no room for.
+
+    Raises:
+        ModelLoadError: with what makes it fit.
+    """
+    if source.backend != "modular":
+        return
+    try:
+        parameters = parameters_of(source.folder)
+    except (BrokenFileError, OSError):
+        return  # what is wrong with the folder is said where it is loaded
+    dtype = str(source.dtype).removeprefix("torch.")
+    on_gpu = device.type != "cpu"
+    offload = source.offload if on_gpu else "none"
+    need = needed(loaded(parameters, dtype, source.quantisation), offload)
+    free = free_memory(device)
+    if need > free:
+        raise ModelLoadError(
+            f"not enough memory: the weights take about {readable(need)}, and {device} has {readable(free)} "
+            f"free. In the catalogue {advice(parameters, free, gpu=on_gpu)}"
+        )
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of a device that could be had now."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else host_memory()[0]

@@ -65,6 +65,7 @@ held_out = ["sharpness"]
 defaults = { sampler = { kernel = "ode" }, rbf = { chains = 4 } }
 guidance = { minimum = 1, maximum = 10, default = 4.0 }
 inputs = { max_sequence_length = 512 }
+parameters = { transformer = 20.4, vae = 0.13 }
 backend = "mine"
 """
     catalogue.write_text(

@@ -73,9 +73,9 @@ def test_weights_are_counted_over_all_files_but_variants(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
-        (lambda whole: whole[:4], "no safetensors file, or cut off in its header"),
-        (lambda whole: whole[:20], "no safetensors file, or cut off in its header"),
-        (lambda whole: whole[:-1], "is cut off: it holds 19 bytes of weights, and names 20"),
+        (lambda whole: whole[:4], "is cut off, or no safetensors file"),
+        (lambda whole: whole[:20], "is cut off, or no safetensors file"),
+        (lambda whole: whole[:-1], "is not whole: it holds 19 bytes of weights, and names 20"),
         (lambda whole: whole + b"0", "it holds 21 bytes of weights, and names 20"),
         (lambda _: b"\xff" * 100, "no safetensors file"),
         (lambda _: (2).to_bytes(8, "little") + b"[]", "no safetensors file"),

@@ -49,7 +49,9 @@ def test_a_program_that_is_not_installed_is_named_with_the_extra(monkeypatch: py
         "rollover.cli.find_spec", lambda package: None if package == "huggingface_hub" else True
     )
     said = refused("models", "pull", "shapes", code=1)
-    assert said == "rollover: This needs what a worker is installed with: pip install 'rollover[worker]'\n"
+    assert said == "rollover: This needs pip install 'rollover[worker]'\n"
+    monkeypatch.setattr("rollover.cli.find_spec", lambda package: None if package == "workers" else True)
+    assert "no workers in it: run it where they are" in refused("doctor", code=1)
 
 
 def read_to(process: "subprocess.Popen[str]", pattern: str) -> str:

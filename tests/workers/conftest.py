@@ -1,6 +1,7 @@
 """A warm engine on a tiny FLUX.1, and a desk that submits to it as the API does and reads what came of it."""
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from huggingface_hub import constants
 from redis import Redis
 from torch import Tensor
 
@@ -25,6 +27,7 @@ from contracts.settings import Settings
 from models.rewards.brightness import Brightness
 from models.rewards.protocol import Facts
 from tests.models.conftest import make_flux
+from tests.workers.hub_server import BESIDES, ENTRY, REPO, Hub, running
 from workers.engine import Engine
 from workers.execution import Runner
 from workers.headroom import Headroom
@@ -39,6 +42,33 @@ Start = Callable[..., "subprocess.Popen[bytes]"]
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_flux(tmp_path_factory.mktemp("tiny-shapes"))
+
+
+@pytest.fixture(scope="session")
+def repository(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny FLUX.1 as a repository has it, with much beside that a model does not need."""
+    folder = tmp_path_factory.mktemp("hub") / "flux"
+    shutil.copytree(tiny_model, folder)
+    for name, text in BESIDES.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.fixture
+def hub(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """The hub, a cache that is empty, and a catalogue with the model; no token."""
+    (tmp_path / "models.toml").write_text(ENTRY)
+    monkeypatch.setenv("ROLLOVER_CATALOGUE", str(tmp_path / "models.toml"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    with running(Hub({REPO: repository})) as started:
+        monkeypatch.setattr(constants, "ENDPOINT", started.url)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", started.url + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        yield started
 
 
 @pytest.fixture(scope="session")

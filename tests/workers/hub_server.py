@@ -16,6 +16,25 @@ API = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)/(?P<what>revision|tree)/(?P
 SHORT = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)")
 FILE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
 
+REPO = "some/flux"
+WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
+ENTRY = """
+[my-flux]
+repository = "some/flux"
+width = { minimum = 16, maximum = 64, multiple = 16, default = 32 }
+height = { minimum = 16, maximum = 64, multiple = 16, default = 32 }
+reward = "brightness"
+"""
+BESIDES = {
+    "README.md": "# A model",
+    "flux.safetensors": "the whole in one file, for other programs",
+    "transformer/diffusion_pytorch_model.fp16.safetensors": "a variant",
+    "text_encoder/pytorch_model.bin": "a pickle",
+    "text_encoders/t5.safetensors": "no component",
+    "vae/model.onnx": "for another library",
+}
+"""What a repository has beside what a model needs of it."""
+
 
 @dataclass
 class Hub:

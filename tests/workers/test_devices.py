@@ -1,5 +1,6 @@
 """Which device a model goes to."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from contracts.models import ENTRIES
 from models.backend import ModelLoadError
+from tests.workers.breaking import enlarge
 from workers.devices import usable
 from workers.engine import Engine
 from workers.settings import WorkerSettings
@@ -30,3 +32,14 @@ def test_the_device_of_an_entry_wins_over_the_workers(tiny_model: Path) -> None:
     entries = {"shapes": ENTRIES["shapes"].model_copy(update={"device": "cpu"})}
     settings = WorkerSettings(device="cuda:99", model_paths={"shapes": tiny_model})
     assert Engine.load("shapes", settings, {}, entries).device == torch.device("cpu")
+
+
+def test_a_model_that_the_device_has_no_room_for_is_refused_before_it_is_read(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "large")
+    enlarge(folder)
+    with pytest.raises(
+        ModelLoadError, match=r"not enough memory: the weights take about 4\d\d.\d GB, and cpu has"
+    ):
+        Engine.load("shapes", WorkerSettings(device="cpu", model_paths={"shapes": folder}))

@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,57 +13,13 @@ from huggingface_hub import constants
 
 from models.backend import ModelLoadError
 from models.registry import load_model
-from tests.workers.hub_server import Hub, running
+from tests.workers.hub_server import BESIDES, ENTRY, REPO, WEIGHTS, Hub
 from workers import hub as hub_module
 from workers import pull
 from workers.hub import Offer
 from workers.loading import source_of
 
 ROOT = Path(__file__).parents[2]
-REPO = "some/flux"
-WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
-ENTRY = """
-[my-flux]
-repository = "some/flux"
-width = { minimum = 16, maximum = 64, multiple = 16, default = 32 }
-height = { minimum = 16, maximum = 64, multiple = 16, default = 32 }
-reward = "brightness"
-"""
-BESIDES = {
-    "README.md": "# A model",
-    "flux.safetensors": "the whole in one file, for other programs",
-    "transformer/diffusion_pytorch_model.fp16.safetensors": "a variant",
-    "text_encoder/pytorch_model.bin": "a pickle",
-    "text_encoders/t5.safetensors": "no component",
-    "vae/model.onnx": "for another library",
-}
-
-
-@pytest.fixture(scope="module")
-def repository(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny FLUX.1 as a repository has it, with much beside that a model does not need."""
-    folder = tmp_path_factory.mktemp("hub") / "flux"
-    shutil.copytree(tiny_model, folder)
-    for name, text in BESIDES.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(text)
-    return folder
-
-
-@pytest.fixture
-def hub(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """The hub, a cache that is empty, and a catalogue with the model; no token."""
-    (tmp_path / "models.toml").write_text(ENTRY)
-    monkeypatch.setenv("ROLLOVER_CATALOGUE", str(tmp_path / "models.toml"))
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    with running(Hub({REPO: repository})) as started:
-        monkeypatch.setattr(constants, "ENDPOINT", started.url)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", started.url + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        yield started
 
 
 @pytest.fixture
@@ -202,7 +158,7 @@ def test_a_broken_file_of_the_hubs_own_is_named(
     weights = tmp_path / "broken" / WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-100])
     said = refused()
-    assert f"{WEIGHTS} is cut off: it holds " in said
+    assert f"{WEIGHTS} is not whole: it holds " in said
 
 
 def test_a_hub_that_is_away_is_named(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""`rollover doctor`: what would run on this machine. Works without torch, and downloads nothing."""

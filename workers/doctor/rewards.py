@@ -1,0 +1,48 @@
+"""Which rewards are set up, and what the others lack."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from contracts.catalogue import RewardFacts
+from contracts.rewards import BROKEN, REWARDS
+from contracts.settings import Settings
+from models.flaws import flaw
+
+
+@dataclass(frozen=True)
+class RewardState:
+    """A reward: whether jobs can name it, what it lacks else, and under which licence its weights are."""
+
+    name: str
+    ok: bool
+    said: str
+    licence: str
+
+
+def states(settings: Settings) -> list[RewardState]:
+    """Every reward, those of broken packages too."""
+    known = [state(facts, settings) for facts in REWARDS.values()]
+    return known + [RewardState(name, ok=False, said=why, licence="") for name, why in BROKEN.items()]
+
+
+def state(facts: RewardFacts, settings: Settings) -> RewardState:
+    """One reward."""
+    lacks = lacking(facts, settings.reward_paths, settings.rewards)
+    return RewardState(facts.name, lacks is None, lacks or "ready", facts.weights_licence or facts.licence)
+
+
+def lacking(facts: RewardFacts, folders: Mapping[str, Path], set_up: frozenset[str]) -> str | None:
+    """What a reward lacks; None: nothing that names and headers tell of."""
+    if facts.setting is None:
+        return None
+    if facts.name not in set_up:
+        return f"not set up: {remedy(facts)}"
+    return flaw(folders[facts.name], weights=True) if facts.name in folders else None
+
+
+def remedy(facts: RewardFacts) -> str:
+    """How to set a reward up."""
+    if facts.setting != "ROLLOVER_REWARD_PATHS":
+        return f"set {facts.setting}"
+    return f"set ROLLOVER_REWARD_PATHS={facts.name}=FOLDER, the folder with {facts.weights} (docs/rewards.md)"
