@@ -1,15 +1,16 @@
-"""Read and remove artifacts; the workers write them."""
+"""Read and remove artifacts, which the workers write, and write the images that submissions come with."""
 
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from app.problems import ProblemError
-from contracts.artifacts import options
+from contracts.artifacts import options, replace_file
 
 THREADS = 16
 PATIENCE = 15.0
@@ -36,6 +37,20 @@ class Artifacts:
         """Return a file's bytes, or None where there is no such file."""
         full = f"{self.root}/{path}"
         return await self.ask(lambda: self.filesystem.cat_file(full))
+
+    async def write(self, path: str, content: bytes) -> None:
+        """Write a file, whole or not at all."""
+        full = f"{self.root}/{path}"
+        if not await self.ask(lambda: self.written(full, content)):
+            raise away()
+
+    def written(self, path: str, content: bytes) -> bool:
+        """Write a file so that a crash does not lose it: an object store shows it once it is complete."""
+        if isinstance(self.filesystem, LocalFileSystem):
+            replace_file(Path(path), content)
+        else:
+            self.filesystem.pipe_file(path, content)
+        return True
 
     async def copy(self, source: str, target: str) -> bool:
         """Copy a file; return whether there was one."""
@@ -78,5 +93,9 @@ class Artifacts:
         except FileNotFoundError:
             return None
         except Exception as error:
-            detail = "The artifact store cannot be reached, or refuses."
-            raise ProblemError("storage_unavailable", detail) from error
+            raise away() from error
+
+
+def away() -> ProblemError:
+    """Build the error for a store that is away."""
+    return ProblemError("storage_unavailable", "The artifact store cannot be reached, or refuses.")

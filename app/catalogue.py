@@ -88,7 +88,9 @@ def model_schema(facts: ModelFacts) -> JsonSchema:
             "width": size_schema(facts.width),
             "height": size_schema(facts.height),
             "guidance_scale": guidance,
+            "image": {"type": "null"} if facts.image == "none" else {"type": "string"},
         },
+        "required": ["image"] if facts.image == "required" else [],
     }
 
 

@@ -4,6 +4,8 @@ import asyncio
 import logging
 import re
 from collections import Counter
+from collections.abc import Awaitable
+from typing import cast
 
 from redis.exceptions import RedisError
 
@@ -25,7 +27,7 @@ from contracts.jobs import (
     hash_fields,
     now,
 )
-from contracts.keys import checkpoint_path
+from contracts.keys import checkpoint_path, input_path
 from contracts.quotes import Quote, quote
 from contracts.requests import ResolvedRequest
 from contracts.resolution import accept
@@ -46,9 +48,41 @@ async def submit(
         ProblemError: the queue is full, the key came with another body, or a limit of the caller is met.
     """
     resolved = accept(payload, services.settings.served, caller.caps(services.settings.caps))
-    record = Record.new(resolved, key, caller.owner)
-    stored = await asyncio.to_thread(services.enqueuer.submit, record, fingerprint(payload), caller)
+    body = fingerprint(payload)
+    text = posted_image(payload)
+    if text is None:
+        record = Record.new(resolved, key, caller.owner)
+        stored = await asyncio.to_thread(services.enqueuer.submit, record, body, caller)
+        return await get(services, caller, stored.id), stored
+    if key and (earlier := await services.store.earlier(key, caller.owner, body)):
+        return await get(services, caller, earlier), Submitted(earlier, repeated=True)
+    image = await services.inputs.read(text)
+    record = Record.new(resolved.model_copy(update={"image": image.facts}), key, caller.owner)
+    stored = await with_files(
+        services, caller, record, body, services.artifacts.write(input_path(record.id), image.png)
+    )
     return await get(services, caller, stored.id), stored
+
+
+def posted_image(payload: object) -> str | None:
+    """Return the image of a submission that was accepted, as it was posted."""
+    return cast("dict[str, str | None]", payload).get("image")
+
+
+async def with_files(
+    services: Services, caller: Caller, record: Record, body: str, storing: Awaitable[None]
+) -> Submitted:
+    """Store the files that a job begins with, then the job; without the job the files are removed."""
+    try:
+        await storing
+        stored = await asyncio.to_thread(services.enqueuer.submit, record, body, caller)
+    except ProblemError:
+        # Not where Redis failed: it may have taken the job all the same.
+        await discard(services, record)
+        raise
+    if stored.repeated:
+        await discard(services, record)
+    return stored
 
 
 async def extend(
@@ -70,22 +104,18 @@ async def extend(
         raise wrong_state(parent.status, "Only a generation that succeeded can be extended.")
     resolved = extension(services, caller, parent, payload)
     record = Record.new(resolved, key, caller.owner).extending(parent)
-    try:
-        await inherit(services, parent, record)
-        stored = await asyncio.to_thread(services.enqueuer.submit, record, body, caller)
-    except ProblemError:
-        # Not where Redis failed: it may have taken the job all the same.
-        await discard(services, record)
-        raise
-    if stored.repeated:
-        await discard(services, record)
+    stored = await with_files(services, caller, record, body, inherit(services, parent, record))
     return await get(services, caller, stored.id), stored
 
 
 async def inherit(services: Services, parent: Record, record: Record) -> None:
-    """Give a job that is to go on from another a state of its own to go on from."""
+    """Give a job that is to go on from another a state of its own to go on from, and its image."""
     if not await services.artifacts.copy(state_path(parent), state_path(record)):
         raise ProblemError("not_extendable", "The state of its search is not kept any more.")
+    if record.request.image is None:
+        return
+    if not await services.artifacts.copy(input_path(parent.id), input_path(record.id)):
+        raise ProblemError("not_extendable", "Its image is not kept any more.")
 
 
 async def discard(services: Services, record: Record) -> None:
@@ -121,6 +151,9 @@ async def quoted(services: Services, caller: Caller, payload: object) -> Quote:
         InvalidRequestError: it could not be run.
     """
     resolved = accept(payload, services.settings.served, caller.caps(services.settings.caps))
+    if (text := posted_image(payload)) is not None:
+        image = await services.inputs.read(text)
+        resolved = resolved.model_copy(update={"image": image.facts})
     pace, position, workers, running = await asyncio.gather(
         services.store.pace(resolved.model),
         services.store.ahead(caller.owner, resolved),

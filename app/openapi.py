@@ -71,6 +71,7 @@ def narrow(schemas: Schema, settings: Settings) -> None:
         fields["held_out"] |= {"anyOf": nullable(held_out)}
         fields["budget"] = capped(settings.max_nfe)
         fields["guidance_scale"] |= {"anyOf": nullable(*guidance_forms(served))}
+        fields["image"] |= {"anyOf": nullable(*image_forms(served))}
         fields["width"] |= {"anyOf": nullable(*(size(model.width) for model in served))}
         fields["height"] |= {"anyOf": nullable(*(size(model.height) for model in served))}
     schemas[ExtensionRequest.__name__]["properties"]["budget"] |= capped(settings.max_nfe)
@@ -145,6 +146,12 @@ def guidance_forms(models: list[ModelFacts]) -> list[Schema]:
         for facts in (model.guidance for model in models)
         if facts
     ]
+
+
+def image_forms(models: list[ModelFacts]) -> list[Schema]:
+    """List what an image may be, where some model takes one."""
+    taken = any(model.image != "none" for model in models)
+    return [{"type": "string", "description": "the file in base64, or a data URL"}] if taken else []
 
 
 def size(facts: SizeFacts) -> Schema:

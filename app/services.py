@@ -13,6 +13,7 @@ from redis.retry import Retry
 from app.access import Access
 from app.artifacts import Artifacts
 from app.enqueue import Enqueuer
+from app.inputs import Inputs
 from app.store import Store, connect
 from contracts.settings import Settings
 
@@ -25,6 +26,7 @@ class Services:
     store: Store
     enqueuer: Enqueuer
     artifacts: Artifacts
+    inputs: Inputs
     access: Access
 
 
@@ -37,15 +39,18 @@ async def opened(settings: Settings, redis_url: str) -> AsyncIterator[Services]:
         redis_url, socket_connect_timeout=2, socket_timeout=5, retry=Retry(NoBackoff(), 0)
     )
     artifacts = Artifacts(settings.artifacts)
+    inputs = Inputs(settings.max_image_bytes, settings.max_image_pixels)
     try:
         yield Services(
             settings=settings,
             store=Store(redis),
             enqueuer=Enqueuer(queueing, settings),
             artifacts=artifacts,
+            inputs=inputs,
             access=Access(redis, local=settings.local),
         )
     finally:
+        inputs.close()
         artifacts.close()
         queueing.close()
         await redis.aclose()

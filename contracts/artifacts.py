@@ -1,5 +1,8 @@
-"""How both sides open the artifact store."""
+"""How both sides open the artifact store, and write where it is a folder."""
 
+import os
+import uuid
+from pathlib import Path
 from typing import Any
 
 S3_SCHEMES = ("s3://", "s3a://")
@@ -14,3 +17,17 @@ def options(url: str) -> dict[str, Any]:
     """
     client = {"config_kwargs": S3_CLIENT} if url.startswith(S3_SCHEMES) else {}
     return {"use_listings_cache": False, **client}
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file, so that it is on the disk and no reader ever sees a part of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

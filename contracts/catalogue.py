@@ -5,6 +5,7 @@ The tables of the others are `contracts.models` and `contracts.rewards`.
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -24,6 +25,10 @@ class SizeFacts(Facts):
     maximum: int
     multiple: int
     default: int
+
+
+TakesImage = Literal["none", "optional", "required"]
+"""Whether a prompt comes with an image that it is about."""
 
 
 class GuidanceFacts(Facts):
@@ -55,6 +60,7 @@ class ModelFacts(Facts):
     height: SizeFacts
     steps: int = Field(description="default number of sampler steps")
     guidance: GuidanceFacts | None = Field(description="null: the model takes no guidance scale")
+    image: TakesImage = Field(default="none", description="whether requests have an `image` to go by")
     reward: str = Field(description="reward used where a request names none")
     held_out: tuple[str, ...] = Field(description="held-out rewards used where a request names none")
     defaults: Defaults = Field(default=Defaults(), description="settings used where a request names none")

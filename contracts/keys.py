@@ -98,6 +98,11 @@ def image_path(generation: str, index: int, extension: str) -> str:
     return f"{generation}/images/{index}.{extension}"
 
 
+def input_path(generation: str) -> str:
+    """Artifact: the image that the prompt is about."""
+    return f"{generation}/input.png"
+
+
 def baseline_path(generation: str, extension: str) -> str:
     """Artifact: the image of the baseline."""
     return f"{generation}/baseline.{extension}"

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from contracts.catalogue import Defaults, GuidanceFacts, ModelFacts, SizeFacts, undistilled
+from contracts.catalogue import Defaults, GuidanceFacts, ModelFacts, SizeFacts, TakesImage, undistilled
 from contracts.names import did_you_mean
 from contracts.rewards import BROKEN, REWARDS
 from contracts.search import RbfParams, SamplerRequest, Steps, Strict
@@ -123,6 +123,7 @@ class Entry(Strict, Loading):
     steps: Steps = 10
     few_step: bool = False
     guidance: GuidanceLimits | None = None
+    image: TakesImage = "none"
     reward: str
     held_out: tuple[str, ...] = ()
     defaults: SearchDefaults | None = None

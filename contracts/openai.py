@@ -13,8 +13,8 @@ from contracts.search import Strict
 
 Auto = Literal["auto"]
 TRANSLATED = {"/num_images": "/n", "/width": "/size", "/height": "/size"}
-OURS = GenerationRequest.model_fields.keys() - {"num_images", "width", "height", "previews"}
-"""Fields of a generation that may stand beside OpenAI's; the others have a name of OpenAI's."""
+OURS = GenerationRequest.model_fields.keys() - {"num_images", "width", "height", "previews", "image"}
+"""Fields of a generation that may stand beside OpenAI's; the others have a name of OpenAI's, or none."""
 
 
 class ImageRequest(Strict):

@@ -13,6 +13,8 @@ MAX_SEED = 2**53 - 1
 """Largest seed: the largest integer that every JSON reader gives back unchanged."""
 
 MAX_IMAGES = 16
+LEAST_EDGE = 64
+"""Fewest pixels a side of an image that a prompt is about: some models take no smaller one."""
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 MetadataKey = Annotated[str, Field(min_length=1, max_length=64)]
 MetadataValue = Annotated[str, Field(max_length=512)]
@@ -57,10 +59,22 @@ class Budget(Strict):
     patience: int | None = Field(default=None, ge=1, description="stop after so many NFE without gain")
 
 
+class InputImage(Strict):
+    """The image that a prompt is about, as facts: its pixels lie in the artifact store."""
+
+    width: int = Field(description="pixels, of the image as it is meant to be seen")
+    height: int
+    bytes: int = Field(description="size of the file as it was posted")
+    sha256: str = Field(description="of the file's bytes as posted, hexadecimal")
+
+
 class GenerationRequest(Strict):
     """The body of `POST /v1/generations`; only `prompt` is required."""
 
     prompt: str = Field(min_length=1)
+    image: str | None = Field(
+        default=None, description="PNG or JPEG file that the prompt is about, in base64 or as a data URL"
+    )
     model: str | None = Field(default=None, description="default: the server's first model")
     reward: Rewards | None = Field(
         default=None, description="a name, one term, or a list of either; default: the model's"
@@ -110,6 +124,7 @@ class ResolvedRequest(Strict):
     baseline: bool = False
     webhook: Webhook | None = None
     metadata: dict[str, str]
+    image: InputImage | None = None
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,7 @@ def resolve(
         *size_problems("/width", resolved.width, model.width),
         *size_problems("/height", resolved.height, model.height),
         *guidance_problems(resolved.guidance_scale, model),
+        *input_problems(given=request.image is not None, model=model),
         *walk_problems(request),
         *rbf_problems(resolved),
         *sop_problems(resolved),
@@ -295,6 +296,17 @@ def guidance_problems(scale: float | None, model: ModelFacts) -> list[FieldProbl
         return []
     limits = f"from {facts.minimum} to {facts.maximum}" if facts else "null"
     return [FieldProblem(pointer="/guidance_scale", detail=f"Must be {limits} for model '{model.id}'.")]
+
+
+def input_problems(*, given: bool, model: ModelFacts) -> list[FieldProblem]:
+    """There is an image where the model needs one, and none where it takes none."""
+    if given and model.image == "none":
+        detail = f"Must be null for model '{model.id}', which draws from a prompt alone."
+    elif not given and model.image == "required":
+        detail = f"Is required: model '{model.id}' draws from a prompt and an image that it is about."
+    else:
+        return []
+    return [FieldProblem(pointer="/image", detail=detail)]
 
 
 def walk_problems(request: GenerationRequest) -> list[FieldProblem]:

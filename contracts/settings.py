@@ -46,7 +46,15 @@ class Settings(BaseSettings):
     )
     max_nfe: int = Field(default=5000, ge=1, description="largest NFE budget of a submission")
     max_prompt_chars: int = Field(default=2000, ge=1, description="longest prompt, in characters")
-    max_body_bytes: int = Field(default=65536, ge=1, description="largest request body, in bytes")
+    max_body_bytes: int = Field(
+        default=65536, ge=1, description="largest request body, in bytes; one with an image may have more"
+    )
+    max_image_bytes: int = Field(
+        default=10 * 2**20,
+        ge=1,
+        description="largest file of an image posted, in bytes; base64 is a third more",
+    )
+    max_image_pixels: int = Field(default=4096**2, ge=1, description="most pixels of an image posted")
     max_queue: int = Field(default=10000, ge=1, description="generations that may wait for one model")
     max_attempts: int = Field(
         default=3,
@@ -176,6 +184,12 @@ class Settings(BaseSettings):
     def served(self) -> Mapping[str, ModelFacts]:
         """The models that are served, the default first."""
         return {name: self.entries[name].facts(name) for name in self.models}
+
+    @property
+    def max_submission_bytes(self) -> int:
+        """Largest body of a submission: with room for an image in base64 where some model takes one."""
+        takes = any(model.image != "none" for model in self.served.values())
+        return self.max_body_bytes + (self.max_image_bytes * 3 // 2 if takes else 0)
 
     @property
     def artifacts(self) -> str:

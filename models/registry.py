@@ -33,6 +33,7 @@ class ModelSource:
         offload: where networks lie that do not compute; in `models.offload`.
         vae_tiling: whether large pictures are decoded in tiles.
         inputs: values for the family's own block inputs.
+        image: whether prompts come with an image: "none", "optional" or "required".
     """
 
     folder: Path
@@ -42,6 +43,7 @@ class ModelSource:
     offload: str = "none"
     vae_tiling: bool = False
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    image: str = "none"
 
 
 BACKENDS: Mapping[str, str] = MappingProxyType({"modular": "models.modular:ModularBackend"})

@@ -1,16 +1,21 @@
 """Every route as a value: what to send, and how to read the answer. The clients only carry them."""
 
+import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote as quoted
 
 import httpx
 
 from rollover.documents import Generation, Page, generation
+from rollover.errors import InvalidArgumentError
 
 T = TypeVar("T")
 Reward = str | Mapping[str, Any]
+Picture = bytes | Path
+"""A PNG or JPEG file: its bytes, or where it is."""
 TraceFormat = Literal["json", "jsonl", "csv"]
 
 JOBS = "/v1/generations"
@@ -53,15 +58,30 @@ def body_of(
     prompt: str,
     reward: Reward | Sequence[Reward] | None,
     nfe: int | None,
+    image: Picture | None,
     fields: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The request body: only what the caller said, so that every default is the server's."""
+    """The request body: only what the caller said, so that every default is the server's.
+
+    Raises :class:`InvalidArgumentError` for an image that cannot be read.
+    """
     body: dict[str, Any] = {"prompt": prompt, **fields}
+    if image is not None:
+        body["image"] = in_base64(image)
     if reward is not None:
         body["reward"] = reward
     if nfe is not None:
         body["budget"] = {**body.get("budget", {}), "nfe": nfe}
     return body
+
+
+def in_base64(image: Picture) -> str:
+    """A file's bytes, or those of the file at a path, in base64."""
+    try:
+        content = image if isinstance(image, bytes) else image.read_bytes()
+    except OSError as error:
+        raise InvalidArgumentError(f"The image {image} cannot be read: {error.strerror}.") from error
+    return base64.b64encode(content).decode()
 
 
 def quote(body: Mapping[str, Any]) -> Call[dict[str, Any]]:

@@ -87,6 +87,9 @@ def generate(  # noqa: PLR0913, PLR0917 -- one argument for each option
     nfe: Nfe = None,
     out: Out = Path("out"),
     seed: Seed = None,
+    image: Annotated[
+        Path | None, typer.Option(help="PNG or JPEG file that the prompt is about, for models that take one.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="`rollover models` lists them.")] = None,
     images: Annotated[int | None, typer.Option(help="How many of the best to return.")] = None,
     search: Annotated[
@@ -117,11 +120,13 @@ def generate(  # noqa: PLR0913, PLR0917 -- one argument for each option
         }
         fields = {name: value for name, value in given.items() if value is not None}
         if quote:
-            typer.echo(quote_lines(client.quote(prompt, reward=_rewards(reward), nfe=nfe, **fields)))
+            typer.echo(
+                quote_lines(client.quote(prompt, reward=_rewards(reward), nfe=nfe, image=image, **fields))
+            )
             return
         steering = _rewards(reward)
         prepare(out)
-        job = client.submit(prompt, reward=steering, nfe=nfe, **fields)
+        job = client.submit(prompt, reward=steering, nfe=nfe, image=image, **fields)
         with _output_error_names(job, url):
             _finish(client, job, out)
 
@@ -184,7 +189,7 @@ def list_models(context: typer.Context, url: Url) -> None:
     if context.invoked_subcommand:
         return
     with _errors_as_exit(), Client(url) as client:
-        _table(client.models(), ["id", "title", "available", "licence"])
+        _table(client.models(), ["id", "title", "image", "available", "licence"])
 
 
 @models.command("pull")

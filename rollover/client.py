@@ -18,7 +18,7 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from rollover import calls
-from rollover.calls import Call, Reward, TraceFormat
+from rollover.calls import Call, Picture, Reward, TraceFormat
 from rollover.documents import Event, Generation, Page
 from rollover.errors import (
     ConflictError,
@@ -201,6 +201,7 @@ class Client:
         *,
         reward: Reward | Sequence[Reward] | None = None,
         nfe: int | None = None,
+        image: Picture | None = None,
         hold: float | None = None,
         idempotency_key: str | None = None,
         **fields: Any,  # noqa: ANN401 -- any JSON the API takes
@@ -211,11 +212,12 @@ class Client:
             prompt: what the image should show.
             reward: a name, ``{"name", "weight", "params"}``, or several of them.
             nfe: the budget, in function evaluations.
+            image: what the prompt is about, for models that take one: a PNG or JPEG file.
             hold: ask the server to answer only when the job has ended, in at most so many seconds (up to 60).
             idempotency_key: two submissions with one key are one job; a fresh key where not given.
             fields: any other field of the request, as the API documents it (``seed``, ``search`` ...).
         """
-        body = calls.body_of(prompt, reward, nfe, fields)
+        body = calls.body_of(prompt, reward, nfe, image, fields)
         call = calls.submit(body, idempotency_key or uuid.uuid4().hex, hold)
         return self._call(call)
 
@@ -225,10 +227,11 @@ class Client:
         *,
         reward: Reward | Sequence[Reward] | None = None,
         nfe: int | None = None,
+        image: Picture | None = None,
         **fields: Any,  # noqa: ANN401 -- any JSON the API takes
     ) -> dict[str, Any]:
         """What the same job would do and take, as the API documents it; nothing is queued."""
-        return self._call(calls.quote(calls.body_of(prompt, reward, nfe, fields)))
+        return self._call(calls.quote(calls.body_of(prompt, reward, nfe, image, fields)))
 
     def get(self, job_id: str) -> Generation:
         """The job document."""
@@ -397,12 +400,13 @@ class AsyncClient:
         *,
         reward: Reward | Sequence[Reward] | None = None,
         nfe: int | None = None,
+        image: Picture | None = None,
         hold: float | None = None,
         idempotency_key: str | None = None,
         **fields: Any,  # noqa: ANN401 -- any JSON the API takes
     ) -> Generation:
         """Post a job; see :meth:`Client.submit`."""
-        body = calls.body_of(prompt, reward, nfe, fields)
+        body = calls.body_of(prompt, reward, nfe, image, fields)
         call = calls.submit(body, idempotency_key or uuid.uuid4().hex, hold)
         return await self._call(call)
 
@@ -412,10 +416,11 @@ class AsyncClient:
         *,
         reward: Reward | Sequence[Reward] | None = None,
         nfe: int | None = None,
+        image: Picture | None = None,
         **fields: Any,  # noqa: ANN401 -- any JSON the API takes
     ) -> dict[str, Any]:
         """What the same job would do and take; see :meth:`Client.quote`."""
-        return await self._call(calls.quote(calls.body_of(prompt, reward, nfe, fields)))
+        return await self._call(calls.quote(calls.body_of(prompt, reward, nfe, image, fields)))
 
     async def get(self, job_id: str) -> Generation:
         """The job document."""

@@ -203,6 +203,8 @@ def document_lines(job: Generation) -> str:
     """A job document, for a person."""
     progress = job.progress
     lines = [("id", job.id), ("status", job.status), ("prompt", str(job.request.get("prompt", "")))]
+    if image := job.request.get("image"):
+        lines.append(("image", f"{image['width']} x {image['height']}, SHA-256 {image['sha256']}"))
     lines += [
         ("NFE spent", f"{progress.nfe_spent} of {progress.nfe_budget}"),
         ("best reward", _number(progress.best_reward)),

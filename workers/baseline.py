@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Self
 
+from PIL.Image import Image
+
 from contracts.baseline import baseline_of
 from contracts.events import BaselineEvent
 from contracts.jobs import Progress, Seconds, Spent
@@ -33,14 +35,16 @@ class Baseline:
     start: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def open(cls, engine: Engine, request: ResolvedRequest, begun: Standing) -> Self:
+    def open(
+        cls, engine: Engine, request: ResolvedRequest, begun: Standing, image: Image | None = None
+    ) -> Self:
         """Make the baseline of a search ready.
 
         Raises:
             workers.failures.JobFailedError: see `Engine.open`.
         """
         start = time.monotonic()
-        search = engine.open(baseline_of(request, begun.state.ledger.nfe_spent))
+        search = engine.open(baseline_of(request, begun.state.ledger.nfe_spent), image=image)
         for name, before in begun.memory.baseline_seconds.items():
             search.clock.seconds[name] = search.clock.seconds.get(name, 0.0) + before
         search.clock.seconds.pop("total", None)

@@ -7,11 +7,13 @@ from functools import partial
 from typing import Any, Self
 
 import torch
+from PIL.Image import Image
+from PIL.Image import new as new_image
 from torch import Tensor
 
 from contracts.jobs import Provenance
 from contracts.models import ENTRIES, Entry
-from contracts.requests import ResolvedRequest
+from contracts.requests import LEAST_EDGE, ResolvedRequest
 from contracts.resolution import accept
 from contracts.rewards import BROKEN, PLUGINS, REWARDS, default_params
 from models import registry
@@ -163,7 +165,7 @@ class Engine:
             models.backend.ModelLoadError: there is no memory for a call of one row.
         """
         try:
-            search = self.open(accept({"prompt": PROMPT}, {self.model: self.entry.facts(self.model)}))
+            search = self._usual()
             for call in passes(search.metered, self.device, guided=search.problem.guided):
                 call(1)
         except Exception as error:
@@ -172,6 +174,14 @@ class Engine:
             if device_fault(error):
                 raise
             log.warning("not warmed up, the first job will find what is wrong: %s", cause_of(error))
+
+    def _usual(self) -> Search:
+        """A search by default, about a black image where the model needs one."""
+        facts = self.entry.facts(self.model)
+        size = (max(facts.width.default, LEAST_EDGE), max(facts.height.default, LEAST_EDGE))
+        image = new_image("RGB", size) if facts.image == "required" else None
+        posted = {"prompt": PROMPT, "image": image and "black"}
+        return self.open(accept(posted, {self.model: facts}), image=image)
 
     def preload(self) -> None:
         """Load the default rewards. One that fails is logged and fails only the jobs that name it."""
@@ -199,12 +209,13 @@ class Engine:
             self.asking(None)
         return self.rewards[name]
 
-    def open(self, request: ResolvedRequest, before: int = 0) -> Search:
+    def open(self, request: ResolvedRequest, before: int = 0, image: Image | None = None) -> Search:
         """Make a request ready: encode its prompt, fetch its rewards. The time goes to `load`.
 
         Args:
             request: its budget is added to what was spent before.
             before: evaluations made by the searches that it goes on from.
+            image: that its prompt is about, where it has one.
 
         Raises:
             workers.failures.JobFailedError: the model or a reward could not be made ready, or there is no
@@ -214,9 +225,11 @@ class Engine:
         with clock.time("load", RewardFailedError):
             rewards = {term.name: self.reward(term.name) for term in request.reward}
             held_out = {name: self.reward(name) for name in request.held_out}
+        # A backend of an installed package may know nothing of images.
+        given = {} if image is None else {"image": image}
         with clock.time("load", ModelFailedError):
             session = self.backend.prepare(
-                request.prompt, request.width, request.height, request.guidance_scale
+                request.prompt, request.width, request.height, request.guidance_scale, **given
             )
         metered = Metered(session, composite(request, rewards), request.prompt, clock, self.asking)
         problem = Problem(
@@ -233,7 +246,7 @@ class Engine:
         )
         strategy = make_strategy(request.search.strategy, request.search.model_dump(exclude={"strategy"}))
         provenance = self._provenance(request, rewards | held_out)
-        kind = kind_of(request, problem)
+        kind = kind_of(request, problem, with_image=image is not None)
         lower = partial(self._lower, kind)
         opened = Search(request, problem, strategy, metered, held_out, provenance, lower)
         with clock.time("load", ModelFailedError):
@@ -258,10 +271,11 @@ class Engine:
         )
 
 
-def kind_of(request: ResolvedRequest, problem: Problem) -> Kind:
+def kind_of(request: ResolvedRequest, problem: Problem, *, with_image: bool) -> Kind:
     """What decides how much memory a row of this search takes."""
     names = frozenset(term.name for term in request.reward)
-    return Kind(request.width, request.height, problem.forwards_per_nfe, names, problem.guided)
+    passes = problem.forwards_per_nfe
+    return Kind(request.width, request.height, passes, names, problem.guided, with_image)
 
 
 def no_room(entry: Entry, device: torch.device) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import redis
+from PIL.Image import Image
 
 from contracts import tracing
 from contracts.errors import ERRORS
@@ -34,6 +35,7 @@ from workers.diagnosis import device_fault, job_error
 from workers.engine import Engine, Search
 from workers.failures import StorageFailedError
 from workers.hold import Hold, HoldLostError, load, patiently
+from workers.inputs import input_image
 from workers.limits import Limits
 from workers.messages import Ending, Order
 from workers.previews import LevelPictures
@@ -132,6 +134,7 @@ class Execution:
     _state: State | None = None
     _found: Found | None = None
     _baseline: Baseline | None = None
+    _image: Image | None = None
 
     def __post_init__(self) -> None:
         record, runner = self.hold.record, self.runner
@@ -199,7 +202,8 @@ class Execution:
         record = self.hold.record
         if record.parent and self._standing is None:
             raise StorageFailedError(checkpoints_path(record.id))
-        search = self.runner.engine.open(record.request, record.nfe_before)
+        self._image = input_image(self.runner.store, record, self.runner.tick)
+        search = self.runner.engine.open(record.request, record.nfe_before, self._image)
         self.runner.tick()
         if self._standing:
             for name, spent in self._standing.memory.seconds.items():
@@ -245,7 +249,7 @@ class Execution:
 
     def _compared(self, found: Found) -> Found:
         """Run the baseline to its end, or until it is stopped: what it found by then is shown."""
-        run = Baseline.open(self.runner.engine, self.hold.record.request, found.standing)
+        run = Baseline.open(self.runner.engine, self.hold.record.request, found.standing, self._image)
         self._baseline = run
         self.runner.tick()
         with tracing.span("baseline"), self._publisher:

@@ -63,6 +63,7 @@ class Kind(NamedTuple):
     forwards: int
     rewards: frozenset[str]
     guided: bool
+    image: bool = False
 
 
 @dataclass

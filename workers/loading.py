@@ -33,6 +33,7 @@ def source_of(model: str, entry: Entry, folder: Path | None = None) -> ModelSour
         offload=entry.offload,
         vae_tiling=entry.vae_tiling,
         inputs=entry.inputs,
+        image=entry.image,
     )
 
 

@@ -2,25 +2,24 @@
 
 import errno
 import logging
-import os
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from contracts.artifacts import options
+from contracts.artifacts import options, replace_file
 from workers.failures import StorageFailedError
 
 PAUSES = (0.2, 1.0, 3.0, 10.0, 20.0, 30.0)
 """Seconds between attempts to write what must be; a store that refuses after the last fails the job."""
 REST = 5.0
 """Seconds for which a store that has just refused is not asked for what can be done without."""
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -52,15 +51,37 @@ class ArtifactStore:
         Raises:
             StorageFailedError: the store refused for about a minute.
         """
+        self._patiently(path, lambda: self._write(path, content), tick)
+
+    def need(self, path: str, tick: Callable[[], None] = lambda: None) -> bytes | None:
+        """The bytes of a file without which a job cannot go on; None: it is not there.
+
+        Args:
+            path: below the root.
+            tick: called before each further attempt.
+
+        Raises:
+            StorageFailedError: the store refused for about a minute.
+        """
+
+        def ask() -> bytes | None:
+            try:
+                return self.get(path)
+            except FileNotFoundError:
+                return None
+
+        return self._patiently(path, ask, tick)
+
+    def _patiently(self, path: str, ask: Callable[[], T], tick: Callable[[], None]) -> T:
         for pause in PAUSES:
             try:
-                return self._write(path, content)
+                return ask()
             except OSError as error:
                 log.warning("the artifact store refused %s, trying again: %s", path, error)
                 time.sleep(pause)
                 tick()
         try:
-            return self._write(path, content)
+            return ask()
         except OSError as error:
             raise StorageFailedError(path) from error
 
@@ -108,20 +129,6 @@ class ArtifactStore:
             else:
                 # An object store shows an object once it is complete, and knows no folders to be made.
                 self.filesystem.pipe_file(full, content)
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file, so that it is on the disk and no reader ever sees a part of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextmanager

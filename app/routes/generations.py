@@ -52,6 +52,7 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
     "too_many_generations",
     "queue_full",
     "redis_unavailable",
+    "storage_unavailable",
 )
 Prefer = Annotated[str, Header(description="`wait=N`: answer when ended, at most N (60) s")]
 IdempotencyKey = Annotated[
@@ -68,7 +69,7 @@ async def submit(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Queue a search; the answer names its place in `Location`."""
-    payload = await posted_json(request, services.settings.max_body_bytes)
+    payload = await posted_json(request, services.settings.max_submission_bytes)
     accepted = await jobs.submit(services, caller, payload, idempotency_key)
     return await queued(request, services, caller, accepted, prefer)
 
@@ -100,8 +101,7 @@ async def queued(
     status_code=202,
     response_model=Generation,
     openapi_extra=EXTENSION,
-    responses=ACCEPTED
-    | documented("generation_not_found", "wrong_state", "not_extendable", "storage_unavailable"),
+    responses=ACCEPTED | documented("generation_not_found", "wrong_state", "not_extendable"),
 )
 async def extend(
     request: Request,

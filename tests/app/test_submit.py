@@ -73,6 +73,7 @@ def test_a_prompt_alone_is_enough_and_every_default_is_stored(client: httpx.Clie
         "baseline": False,
         "webhook": None,
         "metadata": {},
+        "image": None,
     }
 
 

@@ -67,6 +67,7 @@ guidance = { minimum = 1, maximum = 10, default = 4.0 }
 inputs = { max_sequence_length = 512 }
 parameters = { transformer = 20.4, vae = 0.13 }
 backend = "mine"
+image = "optional"
 """
     catalogue.write_text(
         ENTRY.replace('folder = "qwen"', 'repository = "Qwen/Qwen-Image"\nrevision = "v1"') + more

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from rollover import Client
+from rollover.cli import app
+from rollover.errors import ApiError
 from rollover.serve import Stack, StackError, StackSettings
 from tests.models.tiny import FAMILIES, make
 
@@ -19,6 +22,19 @@ height = { minimum = 16, maximum = 64, multiple = 16, default = 32 }
 guidance = { minimum = 1.0, maximum = 10.0, default = 4.0 }
 steps = 4
 reward = "brightness"
+"""
+
+
+EDITOR = """
+[my-kontext]
+folder = "kontext"
+width = { minimum = 16, maximum = 64, multiple = 16, default = 48 }
+height = { minimum = 16, maximum = 64, multiple = 16, default = 32 }
+guidance = { minimum = 1.0, maximum = 10.0, default = 2.5 }
+steps = 4
+reward = "brightness"
+image = "required"
+inputs = { _auto_resize = false }
 """
 
 
@@ -75,3 +91,34 @@ def test_a_wrong_entry_is_refused_with_what_is_allowed(own: Path, capfd: pytest.
         serve(own).__enter__()
     said = f"{refused.value}{capfd.readouterr()}"
     assert "models.toml: [my-qwen] quantisation: Input should be 'none', 'fp8', 'int8' or 'nf4'" in said
+
+
+def test_a_prompt_about_an_image_is_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(FAMILIES["FLUX.1 Kontext"], tmp_path / "kontext")
+    (tmp_path / "models.toml").write_text(EDITOR)
+    monkeypatch.setenv("ROLLOVER_CATALOGUE", str(tmp_path / "models.toml"))
+    monkeypatch.setenv("ROLLOVER_DEVICE", "cpu")
+    photo, out = tmp_path / "photo.jpg", tmp_path / "out"
+    Image.linear_gradient("L").resize((96, 64)).convert("RGB").save(photo)
+    settings = StackSettings(port=0, data_dir=tmp_path / "var", models=["my-kontext"])
+    with Stack(settings, print) as stack, Client(stack.url) as client:
+        assert [entry["image"] for entry in client.models()] == ["required"]
+        with pytest.raises(ApiError, match="/image: Is required"):
+            client.submit("make it red")
+        job = client.wait(
+            client.submit("make it red", image=photo.read_bytes(), nfe=40, seed=1).id, within=60
+        )
+        assert job.status == "succeeded"
+        facts = job.raw["request"]["image"]
+        assert (facts["width"], facts["height"], facts["bytes"]) == (96, 64, photo.stat().st_size)
+        with Image.open(io.BytesIO(client.image(job.id))) as picture:
+            assert picture.size == (48, 32)
+        arguments = ["generate", "make it red", "--image", str(photo), "--nfe", "40", "--seed", "1"]
+        ran = CliRunner().invoke(app, [*arguments, "--url", stack.url, "--out", str(out)])
+        assert ran.exit_code == 0, ran.output
+        [drawn] = out.glob("*.png")
+        assert drawn.read_bytes() == client.image(job.id)
+        stored = tmp_path / "var" / "artifacts" / job.id / "input.png"
+        assert stored.exists()
+        client.delete(job.id)
+        assert not stored.exists()

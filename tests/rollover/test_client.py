@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -211,6 +212,23 @@ def test_a_refused_request_names_each_field(client: Client) -> None:
     assert (error.status, error.code) == (422, "invalid_request")
     assert {field.pointer for field in error.errors} == {"/prompt", "/budget/nfe", "/colour"}
     assert "/budget/nfe: " in str(error)
+
+
+@pytest.mark.parametrize("send", ["submit", "quote"])
+def test_an_image_is_sent_as_it_is(client: Client, server: str, tmp_path: Path, send: str) -> None:
+    (tmp_path / "photo.png").write_bytes(PNG)
+    for image in (PNG, tmp_path / "photo.png"):
+        with pytest.raises(rollover.InvalidRequestError, match="/image: Must be null for model 'shapes'"):
+            getattr(client, send)("a red circle", image=image)
+
+    async def sent() -> None:
+        async with AsyncClient(server) as other:
+            await getattr(other, send)("a red circle", image=PNG)
+
+    with pytest.raises(rollover.InvalidRequestError, match="/image: Must be null"):
+        asyncio.run(sent())
+    with pytest.raises(rollover.InvalidArgumentError, match=r"nowhere\.png cannot be read: No such file"):
+        getattr(client, send)("a red circle", image=tmp_path / "nowhere.png")
 
 
 def test_an_unknown_job_is_not_found(client: Client) -> None:

@@ -283,7 +283,7 @@ def test_a_file_is_written_whole_or_not_at_all(desk: Desk, monkeypatch: pytest.M
     def full(_file: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("workers.store.os.fsync", full)
+    monkeypatch.setattr("contracts.artifacts.os.fsync", full)
     monkeypatch.setattr("workers.store.PAUSES", (0.0,))
     with pytest.raises(StorageFailedError, match="job/a"):
         store.put("job/a", b"new and longer")
