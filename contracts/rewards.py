@@ -195,6 +195,20 @@ BUNDLED: Mapping[str, RewardFacts] = MappingProxyType(
                 weights_licence="Apache-2.0",
             ),
             weighty(
+                "instructblip",
+                "VQAScore of InstructBLIP: how likely it answers yes when asked whether it shows the prompt",
+                bounds=(0.0, 1.0),
+                weights="Salesforce/instructblip-flan-t5-xl",
+                weights_licence="MIT",
+            ),
+            weighty(
+                "image_reward",
+                "ImageReward: what people rank higher for the prompt, learned from ImageRewardDB",
+                bounds=(None, None),
+                weights="THUDM/ImageReward",
+                weights_licence="Apache-2.0",
+            ),
+            weighty(
                 "grounded_count",
                 "Minus the squared errors of the counts asked for, by Grounding DINO and SAM",
                 bounds=(None, 0.0),

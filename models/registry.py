@@ -68,6 +68,8 @@ REWARDS: Mapping[str, str] = MappingProxyType(
         "aesthetic": "models.rewards.aesthetic:Aesthetic",
         "siglip": "models.rewards.siglip:Siglip",
         "vqa_score": "models.rewards.vqa_score:VqaScore",
+        "instructblip": "models.rewards.instructblip:InstructBlip",
+        "image_reward": "models.rewards.image_reward:ImageReward",
         "grounded_count": "models.rewards.grounded_count:GroundedCount",
     }
 )

@@ -37,6 +37,7 @@ class Facts:
         fetch: what to download into the folder that it is given, in this order: `repository [file ...]` of
             the Hugging Face hub, with `--local-dir FOLDER/part` where several have files of the same names.
             Empty: it needs no folder.
+        then: what to type in Rollover's environment when that is done; None: nothing.
     """
 
     minimum: float | None
@@ -45,6 +46,7 @@ class Facts:
     source: str
     weights: Path | None = None
     fetch: tuple[str, ...] = ()
+    then: str | None = None
 
 
 class Reward(Protocol):

@@ -24,6 +24,8 @@ def needed(folder: Path | None, name: str, facts: Facts) -> Path:
         RewardLoadError: none was given, or there is none; it says how to make one.
     """
     commands = "; ".join(f"`{command(what)}`" for what in facts.fetch)
+    if facts.then:
+        commands += f"; then `{facts.then}`"
     remedy = f"fetch them ({commands}) and set ROLLOVER_REWARD_PATHS={name}=FOLDER"
     if folder is None:
         raise RewardLoadError(f"reward '{name}' has no weights on this server: {remedy}")

@@ -19,6 +19,8 @@ FORMULAS = {
     "test_aesthetic_is_a_perceptron_over_the_unit_vector": "aesthetic",
     "test_siglip_is_the_probability_of_its_loss": "siglip",
     "test_vqa_score_is_the_probability_of_yes": "vqa_score",
+    "test_instructblip_is_the_likelihood_of_yes": "instructblip",
+    "test_image_reward_is_its_programs": "image_reward",
 }
 CHECKS = {
     "test_every_picture_has_one_score_whatever_its_company": "order, batch",

@@ -19,6 +19,8 @@ from transformers import (
     GroundingDinoConfig,
     GroundingDinoForObjectDetection,
     GroundingDinoImageProcessorPil,
+    InstructBlipConfig,
+    InstructBlipForConditionalGeneration,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -33,6 +35,8 @@ from transformers import (
 )
 
 from models.rewards.aesthetic import AestheticPredictor
+from models.rewards.image_reward import PICKLE, convert
+from tests.models.rewards.med_blip import Published
 from tests.models.rewards.open_clip import OpenClip
 
 NetworkT = TypeVar("NetworkT", bound=torch.nn.Module)
@@ -44,8 +48,8 @@ VISION = TOWER | {"image_size": SIZE, "patch_size": PATCH, "hidden_act": "gelu"}
 
 def clip_tokenizer() -> CLIPTokenizer:
     """CLIP's own, without merges: one token for each byte."""
-    letters = sorted(ByteLevel.alphabet())
-    words = [*letters, *(letter + "</w>" for letter in letters), START, END]
+    alphabet = sorted(ByteLevel.alphabet())
+    words = [*alphabet, *(letter + "</w>" for letter in alphabet), START, END]
     return CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=77)
 
 
@@ -85,13 +89,21 @@ def make_siglip(folder: Path) -> None:
     network = SiglipModel(SiglipConfig(text_config=text, vision_config=VISION))
     network.logit_bias.data.fill_(-0.5)
     lively(network).save_pretrained(folder)
-    letters = Tokenizer(models.WordLevel({chr(i): i for i in range(256)} | {"<eos>": 256}, unk_token="?"))  # noqa: S106 no password
-    letters.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    letters.post_processor = processors.TemplateProcessing(single="$A <eos>", special_tokens=[("<eos>", 256)])
-    PreTrainedTokenizerFast(tokenizer_object=letters, pad_token=chr(0), eos_token="<eos>").save_pretrained(  # noqa: S106
-        folder
-    )
+    letters([]).save_pretrained(folder)
     SiglipImageProcessorPil(size={"height": SIZE, "width": SIZE}, resample=2).save_pretrained(folder)
+
+
+def letters(special: list[str]) -> PreTrainedTokenizerFast:
+    """One token for each letter, then the end, then what else there is."""
+    made = Tokenizer(models.WordLevel({chr(i): i for i in range(256)} | {"<eos>": 256}, unk_token="?"))  # noqa: S106 no password
+    made.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    made.post_processor = processors.TemplateProcessing(single="$A <eos>", special_tokens=[("<eos>", 256)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        pad_token=chr(0),
+        eos_token="<eos>",  # noqa: S106 no password
+        additional_special_tokens=special,
+    )
 
 
 def lively(network: NetworkT) -> NetworkT:
@@ -113,9 +125,11 @@ def make_hps(folder: Path) -> None:
 
 def make_qwen(folder: Path) -> None:
     special = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
-    letters = sorted(ByteLevel.alphabet())
+    alphabet = sorted(ByteLevel.alphabet())
     tokenizer = Tokenizer(
-        models.BPE({letter: i for i, letter in enumerate([*letters, "Ye", "Yes"])}, [("Y", "e"), ("Ye", "s")])
+        models.BPE(
+            {letter: i for i, letter in enumerate([*alphabet, "Ye", "Yes"])}, [("Y", "e"), ("Ye", "s")]
+        )
     )
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, additional_special_tokens=special)
@@ -151,6 +165,47 @@ def make_qwen(folder: Path) -> None:
     )
     lively(Qwen2_5_VLForConditionalGeneration(config)).save_pretrained(folder)
     Qwen2VLImageProcessorPil(patch_size=4, min_pixels=256, max_pixels=4096).save_pretrained(folder)
+
+
+def make_instructblip(folder: Path) -> None:
+    letters(["<image>"]).save_pretrained(folder)
+    letters([]).save_pretrained(folder / "qformer_tokenizer")
+    vision = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    qformer = {
+        "vocab_size": 300,
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 24,
+        "encoder_hidden_size": 16,
+    }
+    text = {
+        "model_type": "t5",
+        "vocab_size": 300,
+        "d_model": 16,
+        "d_kv": 8,
+        "d_ff": 24,
+        "num_layers": 2,
+        "num_heads": 2,
+        "decoder_start_token_id": 0,
+    }
+    config = InstructBlipConfig(
+        vision_config=vision | {"image_size": SIZE, "patch_size": PATCH},
+        qformer_config=qformer,
+        text_config=text,
+        num_query_tokens=4,
+        image_token_index=257,
+    )
+    lively(InstructBlipForConditionalGeneration(config)).save_pretrained(folder)
+    CLIPImageProcessorPil(size={"height": SIZE, "width": SIZE}, do_center_crop=False).save_pretrained(folder)
+
+
+def make_image_reward(folder: Path) -> None:
+    """By our converter, from a pickle as it is published."""
+    network = lively(Published(len(clip_tokenizer()), SIZE, PATCH))
+    torch.save(network.state_dict(), folder / PICKLE)
+    clip_tokenizer().save_pretrained(folder)
+    convert(folder)
 
 
 def make_detectors(folder: Path) -> None:
@@ -232,6 +287,8 @@ MAKERS: Mapping[str, Callable[[Path], None]] = {
     "siglip": make_siglip,
     "hps": make_hps,
     "vqa_score": make_qwen,
+    "instructblip": make_instructblip,
+    "image_reward": make_image_reward,
 }
 """Of those that `test_with_weights.py` checks alike."""
 

@@ -1,9 +1,12 @@
 """Rewards with weights: published formulas on tiny random networks, and what holds for all of them."""
 
 import json
+import os
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +20,8 @@ from transformers import (
     CLIPImageProcessorPil,
     CLIPModel,
     CLIPVisionModelWithProjection,
+    InstructBlipForConditionalGeneration,
+    InstructBlipProcessor,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2VLImageProcessorPil,
     SiglipImageProcessorPil,
@@ -25,9 +30,11 @@ from transformers import (
 
 from contracts import rewards
 from models.registry import REWARDS, imported, load_reward
+from models.rewards.image_reward import PICKLE, main
 from models.rewards.protocol import Reward, RewardLoadError
 from models.rewards.vqa_score import load_patches
-from tests.models.rewards.conftest import MAKERS, SIZE, clip_config, make_clip
+from tests.models.rewards.conftest import MAKERS, PATCH, SIZE, clip_config, make_clip
+from tests.models.rewards.med_blip import Published
 from tests.models.rewards.open_clip import OpenClip
 
 PROMPT = "a red cat"
@@ -164,6 +171,71 @@ def test_vqa_score_is_the_probability_of_yes(weights: Weights) -> None:
         torch.testing.assert_close(score, expected, rtol=1e-3, atol=1e-6)
 
 
+@torch.no_grad()
+def test_instructblip_is_the_likelihood_of_yes(weights: Weights) -> None:
+    folder = weights("instructblip")
+    model = InstructBlipForConditionalGeneration.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    processor: Any = InstructBlipProcessor(
+        CLIPImageProcessorPil.from_pretrained(folder),
+        tokenizer,
+        AutoTokenizer.from_pretrained(folder / "qformer_tokenizer"),
+        num_query_tokens=4,
+    )
+    question = 'Question: Does this figure show "a red cat"? Please answer yes or no.'
+    labels = tokenizer("yes", return_tensors="pt")["input_ids"]
+    scores = load_reward("instructblip", folder=folder).score(pictures(3), PROMPT)
+    for score, image in zip(scores, as_pil(pictures(3)), strict=True):
+        out = model(**processor(images=image, text=question, return_tensors="pt"), labels=labels)
+        torch.testing.assert_close(score, (-out.loss).exp(), rtol=1e-3, atol=1e-6)
+
+
+@torch.no_grad()
+def test_image_reward_is_its_programs(weights: Weights) -> None:
+    folder = weights("image_reward")
+    published = Published(len(AutoTokenizer.from_pretrained(folder)), SIZE, PATCH).eval()
+    published.load_state_dict(torch.load(folder / PICKLE, weights_only=True))
+    ids = AutoTokenizer.from_pretrained(folder)([PROMPT], return_tensors="pt")["input_ids"]
+    pixels = CLIPImageProcessorPil.from_pretrained(folder)(as_pil(pictures(4)), return_tensors="pt")
+    expected = published(pixels["pixel_values"], ids)
+    scores = load_reward("image_reward", folder=folder).score(pictures(4), PROMPT)
+    torch.testing.assert_close(scores, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_pickle_that_was_not_converted_is_told_how_to(tmp_path: Path) -> None:
+    torch.save({}, tmp_path / PICKLE)
+    with pytest.raises(RewardLoadError, match=r"type `python -m models\.rewards\.image_reward FOLDER`"):
+        load_reward("image_reward", folder=tmp_path)
+
+
+def test_a_pickle_with_code_in_it_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / PICKLE).write_bytes(pickle.dumps(Trap(tmp_path / "sprung"), protocol=2))
+    with pytest.raises(SystemExit, match="1"):
+        main([str(tmp_path)])
+    assert "does not hold ImageReward's weights alone: Weights only load failed" in capsys.readouterr().err
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("content", [{}, {"mlp.layers.0.weight": torch.zeros(1)}])
+def test_a_pickle_of_something_else_is_told(
+    tmp_path: Path, content: dict[str, Tensor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(content, tmp_path / PICKLE)
+    with pytest.raises(SystemExit, match="1"):
+        main([str(tmp_path)])
+    assert "does not hold ImageReward's weights alone" in capsys.readouterr().err
+
+
+class Trap:
+    """A pickle of it makes a folder when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
 @pytest.mark.parametrize(("height", "width"), [(40, 48), (200, 70), (9, 9), (64, 64)])
 def test_qwens_patches_are_those_of_its_processor(weights: Weights, height: int, width: int) -> None:
     processor = Qwen2VLImageProcessorPil.from_pretrained(weights("vqa_score"))
@@ -280,7 +352,9 @@ def test_a_missing_file_is_named(name: str, spoilt: Path, missing: str) -> None:
         load_reward(name, folder=spoilt)
 
 
-@pytest.mark.parametrize("name", ["clip_score", "hps", "pickscore", "siglip", "vqa_score"])
+@pytest.mark.parametrize(
+    "name", ["clip_score", "hps", "image_reward", "instructblip", "pickscore", "siglip", "vqa_score"]
+)
 def test_a_missing_tokenizer_is_named(name: str, spoilt: Path) -> None:
     for path in spoilt.glob("tokenizer*"):
         path.unlink()
@@ -288,7 +362,7 @@ def test_a_missing_tokenizer_is_named(name: str, spoilt: Path) -> None:
         load_reward(name, folder=spoilt)
 
 
-@pytest.mark.parametrize("name", ["aesthetic", "hps", "siglip", "vqa_score"])
+@pytest.mark.parametrize("name", sorted(MAKERS.keys() - {"clip_score", "pickscore"}))
 def test_weights_of_another_network_are_refused(name: str, tmp_path: Path) -> None:
     make_clip(tmp_path)
     with pytest.raises(RewardLoadError, match="could not be loaded"):
