@@ -22,6 +22,7 @@ from benchmarks.loops import AuthorsLoop
 from benchmarks.overhead import Calls, calls_of
 from benchmarks.setup import Method, Task, run
 from benchmarks.tables import RESULTS, TABLES, save, table
+from models.compilation import compile_blocks
 from workers.headroom import memory_of, most_rows
 from workers.meter import device_wait
 
@@ -228,6 +229,8 @@ def main(arguments: list[str] | None = None) -> None:
     torch.manual_seed(0)
     rate = matmul_rate(size.matmul, device)
     flux = Flux.random(size, device)
+    if options.compile:
+        compile_blocks(flux.transformer)
     task = with_rows(flux.task(), device, options.rows)
     method = Method("rbf", {"chains": CHAINS, "initial_noises": options.noises}, {"steps": STEPS})
     flops = flops_of(task)
@@ -239,6 +242,7 @@ def main(arguments: list[str] | None = None) -> None:
         "rows in a call": task.max_batch or "not limited",
         "TFLOP of a pass": round(flops / 1e12, 4),
         "TFLOP/s of matrix products": round(rate / 1e12, 1),
+        "compiled": "yes" if options.compile else "no",
         "torch": torch.__version__,
     }
     data = {**facts, "nfe": options.nfe, "arms": {name: vars(one) for name, one in measured.items()}, **found}
@@ -271,6 +275,7 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rows", type=int, help="the most in a call; default: as many as fit")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=8, help="no turn begins that would end later")
+    parser.add_argument("--compile", action="store_true", help="torch.compile, for every arm alike")
     parser.add_argument("--smoke", action="store_true", help="tiny networks on the CPU; shows that it runs")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the JSON")
     parser.add_argument("--tables", type=Path, default=TABLES, help="folder for the table")

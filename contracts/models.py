@@ -92,6 +92,7 @@ class Loading(BaseModel):
         offload: whether networks lie in the CPU's memory until they compute: the text encoders, all of them
             whole, or layer by layer.
         vae_tiling: decode large pictures in tiles, which takes less memory.
+        compile: have torch compile the transformer's blocks: minutes at the start, less time for each call.
         max_batch: the most rows in a call of the model or the rewards; None: as many as memory has room for.
         inputs: values for the family's own block inputs.
         parameters: billions of weights by network, for `rollover doctor` before anything is here.
@@ -106,6 +107,7 @@ class Loading(BaseModel):
     quantisation: Literal["none", "fp8", "int8", "nf4"] = "none"
     offload: Literal["none", "text_encoders", "model", "group"] = "none"
     vae_tiling: bool = False
+    compile: bool = False
     max_batch: Annotated[int, Field(ge=1)] | None = None
     inputs: Mapping[str, Any] = Field(default_factory=dict[str, Any])
     parameters: Mapping[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict[str, float])

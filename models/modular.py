@@ -35,6 +35,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from models.backend import ModelLoadError
+from models.compilation import compile_blocks, refuse_compilation
 from models.families import SUPPORTED, UNMAPPED, reason_against
 from models.flaws import flaw
 from models.offload import place, read_to, refuse_offload, text_encoders, visiting
@@ -114,6 +115,7 @@ class ModularBackend:
         dtype: torch.dtype,
         quantisation: str = "none",
         offload: str = "none",
+        compiled: bool = False,
         inputs: Mapping[str, Any] | None = None,
         image: TakesImage = "none",
         **_no_matter: object,
@@ -126,6 +128,8 @@ class ModularBackend:
         """
         refuse_quantisation(quantisation, dtype, torch.device(device))
         refuse_offload(offload, quantisation)
+        if compiled:
+            refuse_compilation()
         pipelines = {with_image: open_pipeline(source, with_image) for with_image in WAYS[image]}
         for pipeline in pipelines.values():
             refuse_wrong_classes(pipeline, source)
@@ -133,7 +137,7 @@ class ModularBackend:
         return pipelines
 
     @classmethod
-    def load(
+    def load(  # noqa: PLR0913 -- the ways to load that a catalogue has
         cls,
         source: str | Path,
         *,
@@ -142,6 +146,7 @@ class ModularBackend:
         quantisation: str = "none",
         offload: str = "none",
         vae_tiling: bool = False,
+        compiled: bool = False,
         inputs: Mapping[str, Any] | None = None,
         image: TakesImage = "none",
     ) -> Self:
@@ -154,6 +159,7 @@ class ModularBackend:
             quantisation: of the transformer's weights; a name of `models.quantisation.QUANTISATIONS`.
             offload: where networks lie that do not compute; a name of `models.offload.OFFLOADS`.
             vae_tiling: whether the VAE decodes large pictures in tiles.
+            compiled: whether the transformer's blocks are compiled, see `models.compilation`.
             inputs: values for the family's own block inputs, such as `max_sequence_length`.
             image: whether prompts come with an image; "none" and "optional" need a family that draws from a
                 prompt alone, "optional" and "required" one that takes an image.
@@ -169,6 +175,7 @@ class ModularBackend:
             dtype=dtype,
             quantisation=quantisation,
             offload=offload,
+            compiled=compiled,
             inputs=inputs,
             image=image,
         )
@@ -183,6 +190,8 @@ class ModularBackend:
         lay_out_for_speed(pipeline)
         if vae_tiling:
             pipeline.vae.enable_tiling()
+        if compiled:
+            compile_blocks(pipeline.transformer)
         blocks = {with_image: opened.blocks for with_image, opened in pipelines.items()}
         backend = cls(pipeline, blocks, inputs or {})
         if offload == "text_encoders":

@@ -32,6 +32,7 @@ class ModelSource:
         quantisation: of the transformer's weights, which compute in `dtype`; in `models.quantisation`.
         offload: where networks lie that do not compute; in `models.offload`.
         vae_tiling: whether large pictures are decoded in tiles.
+        compiled: whether the transformer's blocks are compiled, in `models.compilation`.
         inputs: values for the family's own block inputs.
         image: whether prompts come with an image: "none", "optional" or "required".
     """
@@ -42,6 +43,7 @@ class ModelSource:
     quantisation: str = "none"
     offload: str = "none"
     vae_tiling: bool = False
+    compiled: bool = False
     inputs: Mapping[str, Any] = field(default_factory=dict)
     image: str = "none"
 

@@ -167,7 +167,8 @@ class Engine:
         try:
             search = self._usual()
             for call in passes(search.metered, self.device, guided=search.problem.guided):
-                call(1)
+                for rows in (1, 2) if self.entry.compile else (1,):
+                    call(rows)
         except Exception as error:
             if out_of_memory(error):
                 raise ModelLoadError(no_room(self.entry, self.device)) from error

@@ -32,6 +32,7 @@ def source_of(model: str, entry: Entry, folder: Path | None = None) -> ModelSour
         quantisation=entry.quantisation,
         offload=entry.offload,
         vae_tiling=entry.vae_tiling,
+        compiled=entry.compile,
         inputs=entry.inputs,
         image=entry.image,
     )

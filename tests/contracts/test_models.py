@@ -59,6 +59,7 @@ quantisation = "fp8"
 offload = "model"
 vae_tiling = true
 max_batch = 8
+compile = true
 steps = 20
 few_step = true
 held_out = ["sharpness"]

@@ -31,10 +31,10 @@ def entry(**fields: object) -> Entry:
 
 def test_options_are_those_of_the_entry(tmp_path: Path) -> None:
     options = {"dtype": "bfloat16", "quantisation": "fp8", "offload": "group", "inputs": {"mu": 1}}
-    source = source_of("id", entry(folder=tmp_path, vae_tiling=True, **options))
+    source = source_of("id", entry(folder=tmp_path, vae_tiling=True, compile=True, **options))
     assert (source.folder, source.dtype) == (tmp_path, torch.bfloat16)
     assert (source.quantisation, source.offload) == ("fp8", "group")
-    assert (source.vae_tiling, source.inputs) == (True, {"mu": 1})
+    assert (source.vae_tiling, source.compiled, source.inputs) == (True, True, {"mu": 1})
 
 
 def test_a_folder_in_place_of_the_entrys_own(tmp_path: Path) -> None:
