@@ -18,7 +18,10 @@ def flaws(folder: Path) -> list[str]:
     index = index_of(folder)
     if index is None:
         return [f"{folder} has no {INDEXES[0]} that can be read; fetch the repository again"]
-    found = {name: flaw(folder / name, weights=has_weights(index[name])) for name in components(index)}
+    names = [
+        name for name in components(index) if (folder / name).is_dir() or not from_elsewhere(index[name])
+    ]
+    found = {name: flaw(folder / name, weights=has_weights(index[name])) for name in names}
     return [f"{name}: {said}" for name, said in found.items() if said]
 
 
@@ -32,6 +35,11 @@ def index_of(folder: Path) -> dict[str, Any] | None:
         if isinstance(index, dict):
             return index
     return None
+
+
+def from_elsewhere(spec: list[Any]) -> bool:
+    """Whether an index's entry may name another repository, as those of modular pipelines do."""
+    return len(spec) > 2
 
 
 def has_weights(spec: list[Any]) -> bool:

@@ -89,6 +89,12 @@ def choose(offer: Offer) -> list[str]:
     with explained(offer.repository, offer.revision):
         file = hf_hub_download(offer.repository, index, revision=offer.revision)
     parts = components(json.loads(Path(file).read_text(encoding="utf-8")))
+    absent = [part for part in parts if not any(name.startswith(f"{part}/") for name in offer.sizes)]
+    if absent:
+        raise HubError(
+            f"{offer.repository} has no {', '.join(absent)}, which its index takes from elsewhere: name a "
+            "repository that holds a whole model"
+        )
     for part, names in pickled(offer.sizes, parts).items():
         raise HubError(
             f"{offer.repository}: {part} has only pickles ({', '.join(names)}), which can run code and are "
@@ -162,7 +168,7 @@ def explained(repository: str, revision: str | None) -> Iterator[None]:
     except RepositoryNotFoundError as error:
         raise HubError(
             f"{constants.ENDPOINT} shows no repository {repository}: check `repository` in the catalogue; "
-            "for a private one set HF_TOKEN to a token that may read it"
+            f"for a private one set HF_TOKEN to a token that may read it{wrong_token()}"
         ) from error
     except OfflineModeIsEnabled as error:
         raise HubError(
@@ -188,6 +194,11 @@ def gated(repository: str) -> str:
         f"{repository} is gated and the token does not open it: {accept} as the token's owner, wait where "
         "the authors must agree, and let a fine-grained token read gated repositories"
     )
+
+
+def wrong_token() -> str:
+    """What else may be wrong where there is a token: with one that is not valid the hub shows nothing."""
+    return "" if get_token() is None else "; the token that is set may not be valid"
 
 
 def page(repository: str) -> str:

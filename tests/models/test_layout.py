@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from models.flaws import flaws
 from models.layout import components, pickled, wanted
 from models.sizes import readable
 from models.weights import BrokenFileError, Weights, weights_of
@@ -96,3 +97,17 @@ def test_a_broken_file_is_named(tmp_path: Path, broken: Callable[[bytes], bytes]
 )
 def test_sizes_read_as_people_say_them(size: float, text: str) -> None:
     assert readable(size) == text
+
+
+def test_a_component_may_lie_elsewhere_where_a_modular_index_says_so(tmp_path: Path) -> None:
+    parts: dict[str, list[object]] = {
+        "vae": ["diffusers", "AutoencoderKL"],
+        "scheduler": ["diffusers", "Scheduler"],
+    }
+    (tmp_path / "model_index.json").write_text(json.dumps(parts))
+    assert [said.partition(":")[0] for said in flaws(tmp_path)] == ["vae", "scheduler"]
+    parts["vae"].append({"pretrained_model_name_or_path": "some/other"})
+    (tmp_path / "model_index.json").rename(tmp_path / "modular_model_index.json").write_text(
+        json.dumps(parts)
+    )
+    assert [said.partition(":")[0] for said in flaws(tmp_path)] == ["scheduler"]

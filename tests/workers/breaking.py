@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+VAE = "vae/diffusion_pytorch_model.safetensors"
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 WHOLE_SIZE = 200 * 10**9
 """Bytes of a file that no machine here has memory for; nearly all of it is a hole."""
@@ -22,7 +23,7 @@ def drop(folder: Path, name: str) -> None:
 
 
 def lose_weights(folder: Path) -> None:
-    (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    (folder / VAE).unlink()
 
 
 def cut_off(folder: Path) -> None:

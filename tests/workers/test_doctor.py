@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from contracts.models import ENTRIES, Entry
 from tests.workers.breaking import (
     TRANSFORMER,
+    VAE,
     cut_off,
     drop,
     enlarge,
@@ -244,6 +245,31 @@ def test_a_reward_that_is_not_whole_is_told(
     assert "  -- http               not set up: set ROLLOVER_REWARD_URL\n" in told
 
 
+def test_weights_of_default_rewards_take_room_beside_the_models(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    two = tmp_path / "two"
+    shutil.copytree(own / "vae", two / "detector")
+    shutil.copytree(own / "vae", two / "segmenter")
+    for paths, reward in (
+        ("", "brightness"),
+        (f"hps={own / 'vae'}", "hps"),
+        (f"grounded_count={two}", "grounded_count"),
+    ):
+        monkeypatch.setenv("ROLLOVER_REWARD_PATHS", paths)
+        catalogue = ENTRY.replace('repository = "some/flux"', 'folder = "flux"').replace("brightness", reward)
+        (tmp_path / "models.toml").write_text(catalogue)
+        assert main(["--json"]) == 0
+        [model] = [each for each in json.loads(capsys.readouterr().out)["models"] if each["served"]]
+        taken.append(model["fits"][0]["weights"])
+    one = sum(tensor.nbytes for tensor in load_file(own / VAE).values())
+    assert taken == [taken[0], taken[0] + one, taken[0] + 2 * one]
+    (two / "segmenter" / VAE.rpartition("/")[2]).unlink()
+    assert main([]) == 1
+    assert f"grounded_count     {two / 'segmenter'} has no weights" in capsys.readouterr().out
+
+
 def test_a_store_is_asked_and_its_password_not_shown(
     own: Path, redis_url: str, diagnose: Callable[[], tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,7 +311,8 @@ def test_the_command_works_without_torch(own: Path, tmp_path: Path) -> None:
     assert said["torch"] == (False, "not installed, so no model runs: pip install 'rollover[worker]'")
     assert said["data"][1].startswith(str(tmp_path / "data"))
     [served] = [model for model in told["models"] if model["served"]]
-    assert (served["id"], served["ok"], served["files"]["folder"]) == ("my-flux", True, str(own))
+    assert (served["id"], served["files"]["folder"]) == ("my-flux", str(own))
+    assert (served["ok"], served["refused"]) == (False, ["torch is not installed"])
     assert [place["device"] for place in served["fits"]] == ["cpu"]
     assert told["devices"][0]["free"] > 0
     assert not told["ok"]

@@ -140,6 +140,25 @@ def test_what_is_not_there_is_named(refused: Callable[..., str], line: str, beco
     assert said in refused(line, becomes)
 
 
+def test_a_repository_that_holds_a_part_of_a_model_is_named(
+    hub: Hub, repository: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    hub.repositories[REPO] = shutil.copytree(repository, tmp_path / "part")
+    shutil.rmtree(tmp_path / "part" / "vae")
+    assert "some/flux has no vae, which its index takes from elsewhere: name a repository that" in refused()
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_token_is_suspected_where_the_hub_shows_nothing(
+    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "token that may read it\n" in refused("some/flux", "some/other")
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    assert "token that may read it; the token that is set may not be valid\n" in refused(
+        "some/flux", "some/other"
+    )
+
+
 def test_a_repository_in_another_layout_is_named(
     hub: Hub, tmp_path: Path, refused: Callable[..., str]
 ) -> None:

@@ -14,10 +14,10 @@ from pydantic import ValidationError
 
 from contracts.models import Entry
 from contracts.settings import Settings
-from workers.doctor.catalogue import Beside, looked_at, weights_in
+from workers.doctor.catalogue import Beside, looked_at
 from workers.doctor.machine import devices, findings
 from workers.doctor.report import Report, as_json, as_text
-from workers.doctor.rewards import RewardState, states
+from workers.doctor.rewards import RewardState, states, weights_in
 from workers.settings import WorkerSettings
 
 

@@ -12,7 +12,7 @@ from models.estimate import BYTES, Sizes, advice, loaded, needed, resident
 from models.flaws import flaws
 from models.layout import is_main_weights
 from models.sizes import readable
-from models.weights import BrokenFileError, parameters_of, weights_of
+from models.weights import BrokenFileError, parameters_of
 from workers.doctor.machine import Device
 from workers.settings import WorkerSettings
 
@@ -175,7 +175,9 @@ def counted(folder: Path) -> Mapping[str, float]:
 def refusals(name: str, entry: Entry, folder: Path, device: str) -> list[str]:
     """Why a worker would refuse a model whose files are here; without torch, what names and headers tell."""
     wrong = flaws(folder) if entry.backend == "modular" else []
-    if wrong or find_spec("torch") is None:
+    if find_spec("torch") is None:
+        return [*wrong, "torch is not installed"]
+    if wrong:
         return wrong
     registry: Any = import_module("models.registry")
     try:
@@ -206,12 +208,3 @@ def on_offer(sizes: Mapping[str, int]) -> Mapping[str, float]:
         if file.endswith(".safetensors") and is_main_weights(file) and f"{folder}/config.json" in sizes:
             found[folder] = found.get(folder, 0.0) + size / STORED
     return found
-
-
-def weights_in(folder: Path) -> int:
-    """Bytes of the weights in a reward's folder, as they are loaded: in float32."""
-    try:
-        weights = weights_of(folder)
-    except (BrokenFileError, OSError):
-        return 0
-    return round(weights.parameters * BYTES["float32"]) if weights else 0

@@ -8,6 +8,7 @@ from contracts.catalogue import RewardFacts
 from contracts.rewards import BROKEN, REWARDS
 from contracts.settings import Settings
 from models.flaws import flaw
+from models.weights import BrokenFileError, weights_of
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ def lacking(facts: RewardFacts, folders: Mapping[str, Path], set_up: frozenset[s
         return None
     if facts.name not in set_up:
         return f"not set up: {remedy(facts)}"
-    return flaw(folders[facts.name], weights=True) if facts.name in folders else None
+    found = (flaw(part, weights=True) for part in parts(folders[facts.name])) if facts.name in folders else ()
+    return next(filter(None, found), None)
 
 
 def remedy(facts: RewardFacts) -> str:
@@ -46,3 +48,18 @@ def remedy(facts: RewardFacts) -> str:
     if facts.setting != "ROLLOVER_REWARD_PATHS":
         return f"set {facts.setting}"
     return f"set ROLLOVER_REWARD_PATHS={facts.name}=FOLDER, the folder with {facts.weights} (docs/rewards.md)"
+
+
+def parts(folder: Path) -> list[Path]:
+    """The folders of a reward's networks: its own, or those in it."""
+    inner = [each for each in sorted(folder.glob("*/")) if (each / "config.json").is_file()]
+    return [folder] if (folder / "config.json").is_file() or not inner else inner
+
+
+def weights_in(folder: Path) -> int:
+    """Bytes of a reward's weights, as they are stored."""
+    try:
+        found = [weights_of(part) for part in parts(folder)]
+    except (BrokenFileError, OSError):
+        return 0
+    return sum(weights.size for weights in found if weights)
