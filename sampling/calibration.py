@@ -8,7 +8,7 @@ at t = 0.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -34,13 +34,17 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """Settings to use beside the defaults; empty where the defaults fit.
+    """What follows for searches of the model.
 
     Args:
+        foretold: "from_noise": something from t = 1 on, and the defaults fit; "lower_down": from a lower
+            level on, with the settings given here; "nothing": not at any level that chains could go on from,
+            so that a search by predictions would choose blindly and there are no settings for it.
         sampler: fields of sampling.sampler.Sampler.
         rbf: fields of sampling.strategies.rbf.Rbf.
     """
 
+    foretold: Literal["from_noise", "lower_down", "nothing"]
     sampler: dict[str, Any] = field(default_factory=dict[str, Any])
     rbf: dict[str, Any] = field(default_factory=dict[str, Any])
 
@@ -94,19 +98,23 @@ def recommend(found: Sequence[Level]) -> Recommendation:
     """Settings for ``rbf`` from what is foretold at each level.
 
     Where predictions tell something from t = 1 on, the defaults, which are the paper's. Else a grid whose
-    levels lie lower, and chains that begin just above the first level from which on down all is foretold.
+    levels lie lower, and chains that begin just above the first level from which on down all is foretold;
+    where there is no such level, nothing.
 
     Args:
         found: from t = 1 down.
     """
     start = informative_from(found)
-    if start is None or start == found[0].t:
-        return Recommendation()
+    if start == found[0].t:
+        return Recommendation("from_noise")
     sampler = Sampler(grid="linear")
-    levels_below = [level for level in range(1, sampler.steps) if linear_time(sampler, level) <= start]
-    # One level above them: its children are the first to be judged by what they foretell.
-    first = min(levels_below[0] - 1, sampler.steps - 2) if levels_below else sampler.steps - 2
-    return Recommendation({"grid": "linear", "kernel": "ddim"}, {"first_level": first, "initial_noises": 8})
+    lies_below = (level for level in range(1, sampler.steps) if linear_time(sampler, level) <= (start or 0))
+    first = next(lies_below, None)
+    if first is None:
+        return Recommendation("nothing")
+    # One level above it: its children are the first to be judged by what they foretell.
+    rbf = {"first_level": first - 1, "initial_noises": 8}
+    return Recommendation("lower_down", {"grid": "linear", "kernel": "ddim"}, rbf)
 
 
 def informative_from(found: Sequence[Level]) -> float | None:

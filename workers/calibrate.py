@@ -1,6 +1,7 @@
 """`python -m workers.calibrate MODEL`: measure what a model's one-step predictions foretell.
 
-It prints the correlations level by level, and the line that follows from them for a catalogue.
+It prints the correlations level by level, and the line that follows from them for a catalogue; or that
+nothing is foretold, and what to search with then.
 """
 
 import argparse
@@ -98,9 +99,20 @@ def report(found: Sequence[Level], recommended: Recommendation) -> str:
     rows = [
         f"{level.t:5.2f}  {level.correlation:6.2f} ± {level.error:.2f}  {level.prompts:7d}" for level in found
     ]
-    settings = ", ".join(f"{name} = {inline(table)}" for name, table in asdict(recommended).items() if table)
-    advice = f"defaults = {{ {settings} }}" if settings else "few_step = true"
-    return "\n".join(["    t  correlation    prompts", *rows, f"for the catalogue: {advice}", ""])
+    return "\n".join(["    t  correlation    prompts", *rows, advice(recommended), ""])
+
+
+def advice(recommended: Recommendation) -> str:
+    """What to write into the catalogue, where there is something."""
+    if recommended.foretold == "nothing":
+        return (
+            "nothing is foretold where chains could begin: a search by predictions would choose blindly; "
+            "the search to use is best_of_n"
+        )
+    if recommended.foretold == "from_noise":
+        return "for the catalogue: few_step = true"
+    tables = f"sampler = {inline(recommended.sampler)}, rbf = {inline(recommended.rbf)}"
+    return f"for the catalogue: defaults = {{ {tables} }}"
 
 
 def inline(table: Mapping[str, object]) -> str:

@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from sampling.calibration import STEPS, Level, foresight, informative_from, levels, recommend, times
+from sampling.calibration import (
+    STEPS,
+    Level,
+    Recommendation,
+    foresight,
+    informative_from,
+    levels,
+    recommend,
+    times,
+)
 from sampling.problem import Problem, Scores
 from sampling.sampler import Sampler
 from sampling.strategies import make_strategy
@@ -55,8 +64,7 @@ def test_rewards_that_are_all_alike_are_refused() -> None:
 
 
 def test_a_few_step_model_keeps_the_defaults() -> None:
-    assert recommend(found(0.6, 0.7, 0.9, 0.95)).rbf == {}
-    assert recommend(found(0.6, 0.7, 0.9, 0.95)).sampler == {}
+    assert recommend(found(0.6, 0.7, 0.9, 0.95)) == Recommendation("from_noise")
 
 
 def test_an_undistilled_model_begins_where_predictions_tell_something() -> None:
@@ -71,7 +79,13 @@ def test_an_undistilled_model_begins_where_predictions_tell_something() -> None:
     assert lower.rbf["first_level"] > advice.rbf["first_level"]
 
 
-def test_a_dip_below_moves_the_start_down_and_a_blind_end_leaves_the_defaults() -> None:
+def test_a_dip_below_moves_the_start_down() -> None:
     assert informative_from(found(0.9, 0.9, 0.2, 0.9)) == 0.25
     assert informative_from(found(0.9, 0.9, 0.9, 0.2)) is None
-    assert recommend(found(0.9, 0.9, 0.9, 0.2)).rbf == {}
+
+
+@pytest.mark.parametrize(
+    "told", [[0.0] * STEPS, [0.9] * 9 + [0.2], [0.1] * 9 + [0.9]], ids=["never", "not at last", "too late"]
+)
+def test_a_model_that_foretells_nothing_is_not_taken_for_a_few_step_one(told: list[float]) -> None:
+    assert recommend(found(*told)) == Recommendation("nothing")

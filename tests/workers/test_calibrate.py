@@ -66,3 +66,11 @@ def test_what_it_recommends_is_a_line_of_a_catalogue() -> None:
     assert (defaults.sampler, defaults.rbf) == (recommend(told).sampler, recommend(told).rbf)
     straight = [Level(t, 0.9, 0.0, 5) for t in times()]
     assert report(straight, recommend(straight)).endswith("few_step = true\n")
+
+
+def test_where_nothing_is_foretold_it_names_the_search_to_use_and_no_line_of_a_catalogue() -> None:
+    blind = [Level(t, 0.1, 0.0, 5) for t in times()]
+    [*_, last] = report(blind, recommend(blind)).splitlines()
+    assert last.startswith("nothing is foretold")
+    assert last.endswith("best_of_n")
+    assert "catalogue" not in last
