@@ -4,7 +4,7 @@ from fastapi import Request
 
 from app.callers import CallerDep
 from app.problems import ProblemError
-from contracts.errors import FieldProblem
+from contracts.errors import MOST_PROBLEMS, FieldProblem
 from contracts.names import did_you_mean
 
 
@@ -18,14 +18,14 @@ async def only_known(request: Request, _caller: CallerDep) -> None:
         return
     described = request.app.openapi()["paths"][request.scope["route"].path][request.method.lower()]
     known = [each["name"] for each in described.get("parameters", []) if each["in"] == "query"]
+    unknown = [name for name in dict.fromkeys(request.query_params) if name not in known]
     problems = [
         FieldProblem(
             parameter=name[:100],
             detail=f"Unknown parameter '{name[:100]}'.{did_you_mean(name, known)}",
             allowed=sorted(known),
         )
-        for name in dict.fromkeys(request.query_params)
-        if name not in known
+        for name in unknown[:MOST_PROBLEMS]
     ]
     if problems:
         raise ProblemError("invalid_request", "A parameter cannot be used.", errors=problems)

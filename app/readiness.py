@@ -15,6 +15,8 @@ async def reasons_not_ready(services: Services) -> list[str]:
         troubles = await services.store.troubles(services.settings.models)
     except RedisError:
         return ["Redis cannot be reached."]
+    if not services.access.local:  # anybody may ask, and such a text names folders and repositories
+        troubles = [trouble and "its worker's log says why" for trouble in troubles]
     models = zip(services.settings.models, troubles, strict=True)
     found = [why_not(model, workers, trouble) for model, trouble in models]
     return [reason for reason in found if reason]

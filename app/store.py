@@ -92,14 +92,14 @@ class Store:
     async def placed(self, generation: str) -> Placed | None:
         """Return a job with its place in the queue, or None where there is none."""
         fields, ahead = await self.reads.get(generation)
-        return Placed(Record.from_hash(fields), ahead) if fields else None
+        return Placed(Record.from_hash(fields, extra="ignore"), ahead) if fields else None
 
     async def all_placed(self, generations: Sequence[str]) -> list[Placed]:
         """Return those of the jobs that can be read, in the order given; of the others the log tells."""
         found: list[Placed] = []
         for fields, ahead in await self.read(generations):
             try:
-                found += [Placed(Record.from_hash(fields), ahead)] if fields else []
+                found += [Placed(Record.from_hash(fields, extra="ignore"), ahead)] if fields else []
             except ValidationError:
                 logger.exception("the record of %s cannot be read", fields.get("id"))
         return found

@@ -13,6 +13,12 @@ class WorkerState(StrEnum):
     READY = "ready"
     BUSY = "busy"
 
+    @classmethod
+    def _missing_(cls, value: object) -> "WorkerState":
+        """What only a later version's worker says of itself is not known to mean that it takes jobs."""
+        del value
+        return cls.LOADING
+
     @property
     def serving(self) -> bool:
         """Whether it takes jobs."""

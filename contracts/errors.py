@@ -169,8 +169,12 @@ class Problem(BaseModel):
     generation_status: str | None = Field(default=None, description="`wrong_state` only")
 
 
+MOST_PROBLEMS = 20
+"""Problems told of one request: a body made of wrong names would take a second and megabytes to answer."""
+
+
 class InvalidRequestError(Exception):
-    """A submission that cannot be accepted, with every problem found in it."""
+    """A submission that cannot be accepted, with the problems found in it."""
 
     def __init__(self, problems: list[FieldProblem]) -> None:
         super().__init__("; ".join(f"{p.pointer or p.parameter or '/'}: {p.detail}" for p in problems))

@@ -4,7 +4,7 @@ from pydantic import Field, ValidationError
 
 from contracts.errors import FieldProblem, InvalidRequestError
 from contracts.jobs import Record
-from contracts.parsing import problem_of
+from contracts.parsing import problem_of, told
 from contracts.requests import Budget, Caps, ResolvedRequest
 from contracts.resolution import cap_problems
 from contracts.search import BestOfNParams, RbfParams, SearchParams, Strict, ZeroOrderParams
@@ -29,7 +29,7 @@ def parse_extension(payload: object) -> ExtensionRequest:
     try:
         return ExtensionRequest.model_validate(payload)
     except ValidationError as error:
-        problems = [problem_of(each, payload, ExtensionRequest) for each in error.errors()]
+        problems = [problem_of(each, payload, ExtensionRequest) for each in told(error)]
         raise InvalidRequestError(problems) from None
 
 

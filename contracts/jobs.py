@@ -309,9 +309,19 @@ class Record(Document):
         return self.completed_at + keep
 
     @classmethod
-    def from_hash(cls, fields: Mapping[str, str]) -> Self:
-        """Read a Redis hash."""
-        return cls.model_validate({name: decoded(name, text) for name, text in fields.items()})
+    def from_hash(cls, fields: Mapping[str, str], extra: Literal["forbid", "ignore"] = "forbid") -> Self:
+        """Read a Redis hash.
+
+        Args:
+            fields: of the hash.
+            extra: whether what only a later version knows is ignored. Whoever shows a job may ignore it;
+                whoever runs one must not, it would be another job.
+
+        Raises:
+            ValidationError: they are no record, or hold fields that are not known.
+        """
+        values = {name: decoded(name, text) for name, text in fields.items()}
+        return cls.model_validate(values, extra=extra)
 
     def to_hash(self) -> dict[str, str]:
         """Write a Redis hash; attributes that are null have no field."""

@@ -7,7 +7,7 @@ from pydantic import Field, ValidationError
 
 from contracts.errors import FieldProblem, InvalidRequestError
 from contracts.names import did_you_mean
-from contracts.parsing import problem_of
+from contracts.parsing import problem_of, told
 from contracts.requests import MAX_IMAGES, GenerationRequest
 from contracts.search import Strict
 
@@ -60,7 +60,7 @@ def translated(payload: object) -> tuple[ImageRequest, dict[str, Any]]:
     try:
         request = ImageRequest.model_validate(own)
     except ValidationError as error:
-        problems += [problem_of(each, own) for each in error.errors()]
+        problems += [problem_of(each, own) for each in told(error)]
         raise InvalidRequestError(problems) from None
     if problems:
         raise InvalidRequestError(problems)

@@ -6,7 +6,7 @@ from typing import Any, cast
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from contracts.errors import FieldProblem, InvalidRequestError
+from contracts.errors import MOST_PROBLEMS, FieldProblem, InvalidRequestError
 from contracts.names import did_you_mean
 from contracts.requests import Budget, GenerationRequest, RewardTerm
 from contracts.rewards import REWARD_PARAMS, REWARDS
@@ -23,8 +23,13 @@ def parse(payload: object) -> GenerationRequest:
     try:
         return GenerationRequest.model_validate(payload)
     except ValidationError as error:
-        errors = [e for e in error.errors() if not follows_from_another(e)]
+        errors = [e for e in told(error) if not follows_from_another(e)]
         raise InvalidRequestError([problem_of(e, payload) for e in errors]) from None
+
+
+def told(error: ValidationError) -> list[ErrorDetails]:
+    """The errors that an answer lists: the first `MOST_PROBLEMS`."""
+    return error.errors(include_url=False)[:MOST_PROBLEMS]
 
 
 def follows_from_another(error: ErrorDetails) -> bool:
@@ -156,7 +161,7 @@ def reward_params_problems(terms: Sequence[RewardTerm], at: Sequence[str]) -> li
         try:
             model.model_validate(term.params)
         except ValidationError as error:
-            problems += [reward_param_problem(e, model, place) for e in error.errors()]
+            problems += [reward_param_problem(e, model, place) for e in told(error)]
     return problems
 
 

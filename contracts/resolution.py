@@ -93,6 +93,15 @@ def resolve(
     return resolved
 
 
+def default_problems(model: ModelFacts) -> list[FieldProblem]:
+    """What is wrong with a submission of nothing but a prompt: with the model's own defaults, then."""
+    try:
+        resolve(GenerationRequest(prompt="a"), {model.id: model}, Caps(rewards=frozenset(REWARDS)))
+    except InvalidRequestError as error:
+        return [problem for problem in error.problems if problem.pointer != "/image"]
+    return []
+
+
 def filled(request: GenerationRequest, model: ModelFacts, caps: Caps) -> ResolvedRequest:
     """Fill in defaults, unchecked."""
     posted = with_defaults(request, model.defaults)

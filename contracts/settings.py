@@ -15,6 +15,7 @@ from contracts.destinations import Destination, Network, destination
 from contracts.models import ENTRIES, Entry, read
 from contracts.names import did_you_mean
 from contracts.requests import Caps
+from contracts.resolution import default_problems
 from contracts.rewards import BROKEN, REWARDS
 
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
@@ -23,7 +24,10 @@ REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 class Settings(BaseSettings):
     """Frozen settings; docs/operations.md lists every one with its environment variable."""
 
-    model_config = SettingsConfigDict(env_prefix="ROLLOVER_", frozen=True, extra="ignore")
+    # What is wrong with a setting is told, never what it says: it may hold a password or a token.
+    model_config = SettingsConfigDict(
+        env_prefix="ROLLOVER_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     data_dir: Path = Field(default=Path("var"), description="where the embedded store and artifacts live")
     redis_url: str | None = Field(
@@ -77,10 +81,10 @@ class Settings(BaseSettings):
         description="inner networks where the scoring service may be, comma separated, such as `10.1.0.0/16`",
     )
     reward_timeout_seconds: float = Field(
-        default=20.0,
+        default=15.0,
         gt=0,
         le=60,
-        description="time the scoring service has for one answer; it gets three tries",
+        description="time the scoring service has for one answer, its three tries together",
     )
     webhook_secret: SecretStr | None = Field(
         default=None,
@@ -146,6 +150,15 @@ class Settings(BaseSettings):
             if name not in self.entries:
                 hint = did_you_mean(name, self.entries) or f" There are {', '.join(sorted(self.entries))}."
                 raise ValueError(f"unknown model '{name}'.{hint}")
+        return self
+
+    @model_validator(mode="after")
+    def models_can_be_searched_by_default(self) -> Self:
+        """Refuse a model whose defaults do not go together: nobody who names a prompt alone could use it."""
+        for name, facts in self.served.items():
+            if problems := default_problems(facts):
+                told = "; ".join(f"{problem.pointer}: {problem.detail}" for problem in problems)
+                raise ValueError(f"model '{name}' refuses a submission of a prompt alone: {told}")
         return self
 
     @model_validator(mode="after")

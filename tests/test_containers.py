@@ -76,12 +76,22 @@ def test_a_container_cannot_change_its_image_nor_gain_rights(name: str) -> None:
     assert service["read_only"]
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert service["volumes"] == ["artifacts:/var/lib/rollover"]
+
+
+def test_only_those_who_need_pictures_have_them() -> None:
+    with_pictures = {
+        name for name, each in OURS.items() if "artifacts:/var/lib/rollover" in each.get("volumes", [])
+    }
+    assert with_pictures == {"api", "worker"}
+    mounting = {
+        name for name, pod in pods().items() if any(v["name"] == "artifacts" for v in pod.get("volumes", []))
+    }
+    assert mounting == {"api", "worker-shapes"}
 
 
 def test_nobody_reaches_valkey_without_the_password_or_from_outside() -> None:
     valkey = COMPOSE["valkey"]
-    assert valkey["command"][len(DURABLE)] == "--requirepass"
+    assert valkey["command"][-2] == "--requirepass"
     assert "ports" not in valkey
     assert all("VALKEY_PASSWORD:?" in each["environment"]["ROLLOVER_REDIS_URL"] for each in OURS.values())
 
@@ -94,7 +104,10 @@ def test_the_manifests_run_what_the_compose_file_runs() -> None:
         "webhooks": COMPOSE["webhooks"]["command"],
         "worker-shapes": ["python3", "-m", "workers", "--model", "shapes"],
     }
-    assert pods()["valkey"]["containers"][0]["args"][: len(DURABLE)] == DURABLE
+    arguments = pods()["valkey"]["containers"][0]["args"]
+    assert arguments[: len(DURABLE)] == DURABLE
+    assert "--maxmemory" in arguments
+    assert "--maxmemory" in COMPOSE["valkey"]["command"]
     grace = {name: pod.get("terminationGracePeriodSeconds") for name, pod in pods().items()}
     assert f"{grace['worker-shapes']}s" == COMPOSE["worker"]["stop_grace_period"]
     assert f"{grace['webhooks']}s" == COMPOSE["webhooks"]["stop_grace_period"]
@@ -116,7 +129,15 @@ def test_a_pod_keeps_to_the_restricted_standard(name: str) -> None:
 
 
 def test_scaling_names_a_worker_and_metrics_that_there_are() -> None:
-    scaled = next(each for each in manifests() if each["kind"] == "ScaledObject")
+    kinds = {each["kind"]: each for each in manifests()}
+    scaled = kinds["ScaledObject"]
+    # Scraped by a label and a port that the API's service has.
+    api = next(
+        each for each in manifests() if each["kind"] == "Service" and each["metadata"]["name"] == "api"
+    )
+    monitor = kinds["ServiceMonitor"]["spec"]
+    assert monitor["selector"]["matchLabels"] == api["metadata"]["labels"]
+    assert monitor["endpoints"][0]["port"] == api["spec"]["ports"][0]["name"]
     assert scaled["spec"]["scaleTargetRef"]["name"] in pods()
     query = scaled["spec"]["triggers"][0]["metadata"]["query"]
     metrics = (ROOT / "app" / "metrics.py").read_text(encoding="utf-8")

@@ -1,5 +1,7 @@
 """What an error in the engine means: for the client, for the search, for the engine itself."""
 
+import re
+
 import torch
 
 from contracts.errors import ERRORS, JobErrorCode
@@ -9,6 +11,8 @@ from sampling.errors import RewardError
 from workers.failures import JobFailedError
 
 LONGEST_DETAIL = 500
+FOLDERS = re.compile(r"(?<![\w./])/(?:[^\s/:'\"]+/)+")
+"""The folders that lead to a file of this machine: of no use to a client, and not for it to know."""
 
 
 def job_error(error: Exception) -> JobError:
@@ -17,7 +21,7 @@ def job_error(error: Exception) -> JobError:
     code = _code(error)
     # An OSError's own text has a path of this machine in it.
     text = cause.strerror or "" if isinstance(cause, OSError) else str(cause)
-    lines = text.strip().splitlines()
+    lines = FOLDERS.sub("…/", text).strip().splitlines()
     own = [note for note in getattr(cause, "__notes__", []) if note.startswith(RAISED)]
     notes = "".join(f" ({note})" for note in own[:1])
     detail = (lines[0] if lines else type(cause).__name__)[: LONGEST_DETAIL - len(notes)] + notes

@@ -36,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings, worker_settings = Settings(), WorkerSettings()
     except ValidationError as error:
         return _refuse(f"a ROLLOVER_* setting is wrong: {error}", 2)
+    if settings.reward_url and settings.reward_timeout_seconds >= worker_settings.hang_seconds:
+        # The engine would be taken for hung before it could say that the service is.
+        return _refuse("ROLLOVER_REWARD_TIMEOUT_SECONDS must be less than ROLLOVER_HANG_SECONDS", 2)
     if settings.redis_url is None:
         return _refuse(
             "ROLLOVER_REDIS_URL is not set (`rollover serve` sets it for the workers it starts)", 2

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpcore
 from pydantic import SecretStr
@@ -30,7 +30,7 @@ class ScoringService:
 
     Args:
         target: the service.
-        poster: with its time limit, and the inner networks that may be reached.
+        poster: with the time limit of all tries together, and the inner networks that may be reached.
         token: what it is authorised with; None: nothing.
     """
 
@@ -45,11 +45,15 @@ class ScoringService:
             ScoringError: the service refused, or did not answer, each time that it was tried.
         """
         why = ""
+        deadline = time.monotonic() + self.poster.timeout
         for number in range(TRIES):
             if number:
                 # Jitter, not secrecy: workers that failed together shall not come back together.
                 time.sleep(PAUSE * 2 ** (number - 1) * random.uniform(0.5, 1))  # noqa: S311
-            code, answer = self._tried(body)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            code, answer = self._tried(body, left)
             if code == 200 and isinstance(answer, bytes):
                 return answer
             why = f"it answered {code}" if isinstance(answer, bytes) else answer
@@ -58,13 +62,13 @@ class ScoringService:
                 break
         raise ScoringError(f"the service at ROLLOVER_REWARD_URL gave no scores: {why}; see its log")
 
-    def _tried(self, body: bytes) -> tuple[int | None, bytes | str]:
+    def _tried(self, body: bytes, seconds: float) -> tuple[int | None, bytes | str]:
         """The status code and the body, or None and why there is none."""
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if self.token:
             headers["Authorization"] = f"Bearer {self.token.get_secret_value()}"
         try:
-            return asyncio.run(self.poster.exchange(self.target, headers, body))
+            return asyncio.run(replace(self.poster, timeout=seconds).exchange(self.target, headers, body))
         except InnerAddressError:
             return None, "its host has no address that ROLLOVER_REWARD_NETWORKS allows"
         except LongAnswerError:

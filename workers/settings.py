@@ -12,7 +12,10 @@ from contracts.settings import pairs
 class WorkerSettings(BaseSettings):
     """Frozen settings, read once from `ROLLOVER_*` environment variables."""
 
-    model_config = SettingsConfigDict(env_prefix="ROLLOVER_", frozen=True, extra="ignore")
+    # What is wrong with a setting is told, never what it says: it may hold a password or a token.
+    model_config = SettingsConfigDict(
+        env_prefix="ROLLOVER_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     device: str = Field(default="auto", description="torch device; auto: the first GPU, else the CPU")
     model_paths: Annotated[dict[str, Path], NoDecode] = Field(

@@ -134,7 +134,7 @@ class Outbox:
         fields = await self.redis.hgetall(job_key(claim.id))
         if not fields:
             return None
-        record = Record.from_hash(fields)
+        record = Record.from_hash(fields, extra="ignore")
         return Parcel(
             claim=claim,
             record=record,

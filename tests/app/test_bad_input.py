@@ -10,6 +10,7 @@ import pytest
 from redis import Redis
 
 from contracts.catalogue import STRATEGIES
+from contracts.errors import MOST_PROBLEMS
 
 UNKNOWN_ID = "gen_" + "0" * 26
 
@@ -341,6 +342,14 @@ def test_a_parameter_that_no_one_knows(
     problem = refused(client.request(method, path), 422, "invalid_request")
     [error] = problem["errors"]
     assert (error["parameter"], error["allowed"]) == (name, allowed)
+
+
+def test_of_a_body_of_wrong_names_the_first_are_told(client: httpx.Client) -> None:
+    body = json.dumps({"prompt": "a", **{f"x{number}": 1 for number in range(5000)}})
+    assert len(refused(post(client, body), 422, "invalid_request")["errors"]) == MOST_PROBLEMS
+    query = "&".join(f"x{number}=1" for number in range(5000))
+    problem = refused(client.get(f"/v1/models?{query}"), 422, "invalid_request")
+    assert len(problem["errors"]) == MOST_PROBLEMS
 
 
 def test_a_last_event_id_that_is_no_number(client: httpx.Client) -> None:

@@ -14,7 +14,7 @@ from app import access
 from app.keyring import Keyring, Limits, new_key
 from app.store import keys_of
 from contracts.jobs import Seconds, Status, Usage, hash_fields
-from contracts.keys import KEYRING_KEY, job_key
+from contracts.keys import KEYRING_KEY, job_key, trouble_key
 from contracts.settings import Settings
 from tests.app.conftest import serving
 from tests.app.hand import Hand
@@ -46,6 +46,16 @@ def open_address(redis_url: str, tmp_path: Path) -> Iterator[httpx.Client]:
     settings = Settings(redis_url=redis_url, data_dir=tmp_path, host="0.0.0.0")  # noqa: S104
     with serving(settings) as url, httpx.Client(base_url=url) as client:
         yield client
+
+
+def test_why_no_engine_starts_is_for_this_machine_only(
+    open_address: httpx.Client, client: httpx.Client, redis: Redis
+) -> None:
+    redis.set(trouble_key("shapes"), "no model at /srv/models/secret")
+    assert "no model at /srv/models/secret" in client.get("/readyz").json()["detail"]
+    told = open_address.get("/readyz").text
+    assert "could not be started" in told
+    assert "/srv" not in told
 
 
 def post(client: httpx.Client, nfe: int = 100, key: str | None = None) -> httpx.Response:

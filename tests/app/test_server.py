@@ -130,6 +130,13 @@ def test_the_studio_loads_only_its_own_files(client: httpx.Client) -> None:
     assert client.get("/studio/none.js").json()["code"] == "not_found"
 
 
+@pytest.mark.parametrize("path", ["/", "/studio/index.html", "/studio/studio.js"])
+def test_no_page_may_frame_the_studio(client: httpx.Client, path: str) -> None:
+    headers = client.get(path).headers
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert headers["cache-control"] == "no-cache"
+
+
 def test_openapi_describes_the_body_and_its_references_resolve(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
     schemas = document["components"]["schemas"]

@@ -1,11 +1,14 @@
 """Records, documents and ids."""
 
+import json
 import re
 import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from pydantic import ValidationError
 
+from contracts.beats import WorkerState
 from contracts.jobs import (
     ID_PATTERN,
     JobError,
@@ -50,6 +53,20 @@ def test_a_record_survives_redis() -> None:
     )
     for one in (full, record()):
         assert Record.from_hash(one.to_hash()) == one
+
+
+def test_a_record_of_a_later_version_is_shown_and_not_run() -> None:
+    fields = record().to_hash()
+    request = json.loads(fields["request"])
+    request["search"]["later"] = request["sampler"]["later"] = request["later"] = 1
+    later = {**fields, "request": json.dumps(request), "later": "1"}
+    assert Record.from_hash(later, extra="ignore") == Record.from_hash(fields)
+    with pytest.raises(ValidationError, match="later"):
+        Record.from_hash(later)
+
+
+def test_a_state_of_a_later_version_is_none_that_serves() -> None:
+    assert not WorkerState("dreaming").serving
 
 
 def test_a_field_no_record_has_is_refused() -> None:

@@ -207,6 +207,24 @@ def test_settings_refuse_a_model_that_no_catalogue_has(catalogue: Path) -> None:
         Settings(catalogue=catalogue, models=("qwen-imag",))
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("steps = 1", "/sampler/steps"),
+        ("steps = 200", "/budget/nfe: .*needs at least"),
+        ("steps = 10\ndefaults = { rbf = { first_level = 20 } }", "/search/first_level"),
+    ],
+)
+def test_settings_refuse_a_model_whose_defaults_do_not_go_together(
+    catalogue: Path, more: str, said: str
+) -> None:
+    catalogue.write_text(ENTRY + more + "\n", encoding="utf-8")
+    with pytest.raises(
+        ValidationError, match=f"model 'qwen-image' refuses a submission of a prompt alone: {said}"
+    ):
+        Settings(catalogue=catalogue, models=("qwen-image",))
+
+
 def test_settings_refuse_a_wrong_catalogue(catalogue: Path) -> None:
     catalogue.write_text(ENTRY + "steps = 0")
     with pytest.raises(ValidationError, match=r"models\.toml: \[qwen-image\] steps: "):

@@ -134,11 +134,14 @@ def ready(redis: Redis) -> bool:
         ("ROLLOVER_REDIS_URL", "unix:///nowhere.sock", "no Redis at unix:///nowhere.sock"),
         (
             "ROLLOVER_REDIS_URL",
-            "redis://me:secret@127.0.0.1:1/0?password=secret",
+            "redis://me:hunter2@127.0.0.1:1/0?password=hunter2",
             "worker: no Redis at 127.0.0.1:1/0: ",
         ),
         ("ROLLOVER_REDIS_URL", "", "ROLLOVER_REDIS_URL is not set"),
         ("ROLLOVER_PORT", "many", "a ROLLOVER_* setting is wrong"),
+        ("ROLLOVER_REDIS_URL", "valkey://:hunter2@h:6379/0", "a Redis URL starts with"),
+        ("ROLLOVER_WEBHOOK_SECRET", "hunter2", "at least 32"),
+        ("ROLLOVER_HANG_SECONDS", "5", "must be less than ROLLOVER_HANG_SECONDS"),
     ],
 )
 def test_a_worker_that_cannot_start_says_why(
@@ -153,10 +156,11 @@ def test_a_worker_that_cannot_start_says_why(
 
     monkeypatch.setattr(main, "configure", lambda **_: None)  # the log of this process is pytest's
     monkeypatch.setenv("ROLLOVER_REDIS_URL", redis_url)
+    monkeypatch.setenv("ROLLOVER_REWARD_URL", "https://example.com/score")
     monkeypatch.setenv(setting, value)
     if not value:
         monkeypatch.delenv(setting)
     assert main.main(["--model", "shapes"]) in {1, 2}
     said = capsys.readouterr().err
     assert message in said
-    assert "secret" not in said
+    assert "hunter2" not in said

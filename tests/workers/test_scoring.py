@@ -191,6 +191,14 @@ def test_a_service_that_never_ends_its_answer_is_given_up_in_time() -> None:
         assert time.monotonic() - begun < 3
 
 
+def test_all_tries_together_have_one_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "PAUSE", 0.5)
+    with serving(Service(codes=[503, 503, 503])) as service:
+        with pytest.raises(ScoringError, match="it answered 503"):
+            reward_at(service, reward_timeout_seconds=0.2).score(greys(1), "")
+        assert len(service.asked) == 1
+
+
 def test_a_service_that_has_gone_is_told() -> None:
     with serving(Service()) as service:
         reward = reward_at(service)
