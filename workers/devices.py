@@ -5,8 +5,12 @@ import torch
 from models.backend import ModelLoadError
 
 
-def usable(name: str) -> torch.device:
+def usable(name: str, setting: str = "ROLLOVER_DEVICE, or `device` in the catalogue") -> torch.device:
     """The device of that name; `auto` is the first GPU, else the CPU.
+
+    Args:
+        name: of the device.
+        setting: what names it, for the refusal.
 
     Raises:
         ModelLoadError: there is no such device, with those that there are.
@@ -21,6 +25,6 @@ def usable(name: str) -> torch.device:
         names = ", ".join(["cpu", *(f"cuda:{number}" for number in range(gpus))])
         raise ModelLoadError(
             f"there is no device '{name}' for this torch ({torch.__version__}); there are {names}. "
-            "Set ROLLOVER_DEVICE, or `device` in the catalogue"
+            f"Set {setting}"
         ) from error
     return device

@@ -123,6 +123,7 @@ class Engine:
     device: torch.device
     weights: str
     needs: Needs = field(default_factory=dict[str, dict[str, Any]])
+    reward_devices: Mapping[str, torch.device] = field(default_factory=dict[str, torch.device])
     rewards: dict[str, Reward] = field(default_factory=dict[str, Reward])
     headroom: Headroom = field(default_factory=Headroom)
     halved: Callable[[], None] = lambda: None
@@ -146,15 +147,19 @@ class Engine:
 
         Raises:
             models.registry.UnknownNameError: no such model.
-            models.backend.ModelLoadError: its files are missing or not what they should be.
+            models.backend.ModelLoadError: its files are missing or not what they should be, or there is no
+                device of a name in the settings.
         """
         entry = registry.lookup("model", model, entries)
         source = source_of(model, entry, settings.model_paths.get(model))
         device = usable(entry.device or settings.device)
+        named = settings.reward_devices.items()
+        devices = {reward: usable(place, "ROLLOVER_REWARD_DEVICES") for reward, place in named}
         refuse_too_large(source, device)
         backend = registry.load_model(source, device)
         engine = cls(model, entry, backend, device, weights_sha256(source.folder), needs or {})
         engine.headroom = Headroom(memory_of(device), entry.max_batch)
+        engine.reward_devices = devices
         engine.preload()
         return engine
 
@@ -206,7 +211,8 @@ class Engine:
             needs = self.needs.get(name, {})
             self.headroom.forget()
             self.asking(name)
-            self.rewards[name] = registry.load_reward(name, self.device, factory=factory, **needs)
+            device = self.reward_devices.get(name, self.device)
+            self.rewards[name] = registry.load_reward(name, device, factory=factory, **needs)
             self.asking(None)
         return self.rewards[name]
 

@@ -6,6 +6,8 @@ from typing import Annotated
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from contracts.names import did_you_mean
+from contracts.rewards import BROKEN, REWARDS
 from contracts.settings import pairs
 
 
@@ -18,6 +20,10 @@ class WorkerSettings(BaseSettings):
     )
 
     device: str = Field(default="auto", description="torch device; auto: the first GPU, else the CPU")
+    reward_devices: Annotated[dict[str, str], NoDecode] = Field(
+        default_factory=dict,
+        description="devices of [rewards](rewards.md) other than the model's: `name=device`, comma separated",
+    )
     model_paths: Annotated[dict[str, Path], NoDecode] = Field(
         default_factory=dict,
         description="folders to load models from in place of the catalogue's: `id=folder`, comma separated",
@@ -34,8 +40,18 @@ class WorkerSettings(BaseSettings):
         description="seconds that a step may keep a cancel or a stop waiting before its engine is killed",
     )
 
-    @field_validator("model_paths", mode="before")
+    @field_validator("model_paths", "reward_devices", mode="before")
     @classmethod
     def split_pairs(cls, value: object) -> object:
-        """Read `id=folder` pairs."""
+        """Read `id=folder` and `name=device` pairs."""
         return pairs(value) if isinstance(value, str) else value
+
+    @field_validator("reward_devices")
+    @classmethod
+    def rewards_are_known(cls, value: dict[str, str]) -> dict[str, str]:
+        """Refuse a device for what is no reward; one whose package is broken is told of elsewhere."""
+        for name in value.keys() - BROKEN.keys():
+            if name not in REWARDS:
+                hint = did_you_mean(name, REWARDS) or f" There are {', '.join(sorted(REWARDS))}."
+                raise ValueError(f"there is no reward '{name}'.{hint}")
+        return value

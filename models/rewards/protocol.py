@@ -82,6 +82,11 @@ def checked_score(
         RewardValueError: it names the reward and the first row at fault. Whatever the reward raises goes on,
             with a note that names it.
     """
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise RewardValueError(
+            f"reward '{name}' judges pictures of red, green and blue, and got shape {tuple(images.shape)}: "
+            "the model's backend must decode to three channels"
+        )
     score: Any = reward.score
     try:
         scores = score(images, prompt, **(params or {}))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from contracts.models import ENTRIES
 from models.backend import ModelLoadError
@@ -43,3 +44,21 @@ def test_a_model_that_the_device_has_no_room_for_is_refused_before_it_is_read(
         ModelLoadError, match=r"not enough memory: the weights take about 4\d\d.\d GB, and cpu has"
     ):
         Engine.load("shapes", WorkerSettings(device="cpu", model_paths={"shapes": folder}))
+
+
+def test_a_reward_is_made_on_its_own_device(tiny_model: Path) -> None:
+    given = {"device": "cpu", "model_paths": {"shapes": tiny_model}, "reward_devices": "sharpness=cpu:0"}
+    engine = Engine.load("shapes", WorkerSettings.model_validate(given))
+    assert vars(engine.reward("sharpness"))["device"] == torch.device("cpu:0")
+    assert vars(engine.reward("brightness"))["device"] == torch.device("cpu")
+
+
+def test_a_device_that_is_not_there_stops_the_worker(tiny_model: Path) -> None:
+    given = {"device": "cpu", "model_paths": {"shapes": tiny_model}, "reward_devices": "sharpness=cuda:99"}
+    with pytest.raises(ModelLoadError, match=r"no device 'cuda:99' .* Set ROLLOVER_REWARD_DEVICES"):
+        Engine.load("shapes", WorkerSettings.model_validate(given))
+
+
+def test_a_device_for_what_is_no_reward_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"no reward 'pick_score'\. Did you mean 'pickscore'\?"):
+        WorkerSettings.model_validate({"reward_devices": "pick_score=cpu"})

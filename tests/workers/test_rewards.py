@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from contracts.jobs import Status
+from contracts.rewards import REWARDS
 from contracts.settings import Settings
-from tests.models.rewards.conftest import make_clip, make_detectors
+from tests.models.rewards.conftest import MAKERS, make_clip, make_detectors
 from tests.workers.conftest import Desk
 from workers.needs import reward_needs
 
@@ -66,3 +67,23 @@ def test_a_prompt_with_nothing_to_count_fails_the_job_and_says_what_to_give(
     assert record.error
     assert record.error.code == "reward_failed"
     assert '"counts": {"dog": 2' in record.error.detail
+
+
+def test_several_rewards_guide_one_search(desk: Desk, tmp_path: Path) -> None:
+    """Their sum is of scores normalised by the stated constants, and its gradient flows through all."""
+    names = ["clip_score", "aesthetic", "siglip", "image_reward", "instructblip"]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for name in names:
+            (tmp_path / name).mkdir()
+            MAKERS[name](tmp_path / name)
+    settings = desk.settings.model_copy(update={"reward_paths": {name: tmp_path / name for name in names}})
+    engine = replace(desk.runner.engine, needs=reward_needs(settings))
+    desk = replace(desk, settings=settings, runner=replace(desk.runner, engine=engine))
+    record = desk.run(reward=names, sampler={"reward_guidance": 0.1})
+    assert record.result, record.error
+    [image] = record.result.images
+    total = sum((image.rewards[name] - REWARDS[name].mean) / REWARDS[name].scale for name in names)
+    assert image.reward == pytest.approx(total, rel=1e-4)
+    assert record.usage
+    assert record.usage.gradients > 0

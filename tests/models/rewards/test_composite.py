@@ -65,6 +65,15 @@ def test_a_wrong_number_of_scores_names_its_reward(shape: tuple[int, ...]) -> No
         Composite({"broken": Part(Given(torch.zeros(shape)))}).evaluate(IMAGES, "")
 
 
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_grey_and_alpha_channels_are_refused(channels: int) -> None:
+    images = torch.zeros(3, channels, 8, 8)
+    with pytest.raises(
+        RewardValueError, match=rf"'a' judges .* got shape \(3, {channels}, 8, 8\): the model's"
+    ):
+        Composite({"a": Part(A)}).evaluate(images, "")
+
+
 def test_what_is_no_tensor_names_its_reward() -> None:
     scores: Any = [1.0, 2.0, 3.0]
     with pytest.raises(

@@ -282,6 +282,17 @@ def test_any_size_has_a_score_in_range(reward: Reward, height: int, width: int) 
     assert reward.facts.maximum is None or scores.max() <= reward.facts.maximum
 
 
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_flat_grey_pictures_have_finite_scores_in_range(reward: Reward, value: float) -> None:
+    grey = torch.full((2, 3, SIZE, 40), value, requires_grad=True)
+    scores = reward.score(grey, PROMPT)
+    assert reward.facts.minimum is None or scores.min() >= reward.facts.minimum
+    assert reward.facts.maximum is None or scores.max() <= reward.facts.maximum
+    [gradient] = torch.autograd.grad(scores.sum(), grey)
+    assert torch.isfinite(scores).all()
+    assert torch.isfinite(gradient).all()
+
+
 def test_gradients_are_the_slopes_of_the_score(reward: Reward) -> None:
     assert reward.facts.differentiable
     images = 0.3 + 0.4 * pictures(1, 40, 48)
@@ -380,6 +391,15 @@ def test_a_strange_preprocessing_is_refused(tmp_path: Path) -> None:
 def test_the_page_has_every_reward_with_its_files_and_checks(name: str) -> None:
     page = (Path(__file__).parents[3] / "docs" / "rewards.md").read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
-    assert len(rows) == 2
     assert all(f"`{what}`" in rows[0] for what in imported(REWARDS[name]).facts.fetch)
-    assert rows[1].count(" yes |") == 9
+    assert rows[-1].count(" yes |") == 10
+
+
+def test_the_page_states_the_constants_of_every_reward() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "rewards.md").read_text(encoding="utf-8")
+    stated = {
+        name: f"| `{name}` | {facts.mean:g} | {facts.scale:g} |" for name, facts in rewards.BUNDLED.items()
+    }
+    other = {name: row for name, row in stated.items() if not row.endswith("| 0 | 1 |")}
+    assert other
+    assert [line for line in page.splitlines() if line in stated.values()] == [*other.values()]
