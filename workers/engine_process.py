@@ -69,6 +69,7 @@ def main(pipe: "Connection[object, object]", spec: Spec) -> None:
             spec.model, spec.worker_settings, reward_needs(spec.settings), spec.settings.entries
         )
         line.send(Loaded())
+        engine.asking = lambda name: line.send(Asking(name))
         engine.warm_up()
     except (ModelLoadError, UnknownNameError) as error:
         line.send(Refused(str(error)))
@@ -77,7 +78,6 @@ def main(pipe: "Connection[object, object]", spec: Spec) -> None:
     with connect(spec.redis_url) as connection:
         counts = Counts(connection, spec.model)
         engine.halved = lambda: counts.add("halvings")
-        engine.asking = lambda name: line.send(Asking(name))
         runner = Runner(
             connection, engine, store, spec.worker, spec.settings, line.orders, lambda: line.send(Tick())
         )

@@ -25,6 +25,8 @@ from workers.messages import Asking, Ending, Heed, Loaded, Order, Ready, Refused
 
 POLL = 0.05
 """Seconds between two looks at what the engine and the job's record say."""
+KILL_SECONDS = 20.0
+"""How long a killed engine may take to be gone: one that waits for a broken device may take for ever."""
 USUAL_STEPS = 10
 """A step is hung when it takes so many times as long as the job's usual one."""
 log = logging.getLogger(__name__)
@@ -101,15 +103,18 @@ class Resident:
         """Whether the engine runs."""
         return self._process is not None and self._process.is_alive()
 
-    def start(self, loaded: Callable[[], None] = lambda: None) -> str:
+    def start(
+        self, loaded: Callable[[], None] = lambda: None, meanwhile: Callable[[], None] = lambda: None
+    ) -> str:
         """Start an engine and wait until it can run jobs; the name of its device.
 
         Args:
             loaded: called when its model is loaded, and not warm yet.
+            meanwhile: called again and again until then.
 
         Raises:
             EngineRefusedError: the model cannot be loaded.
-            EngineStartError: the engine ended, or this worker must.
+            EngineStartError: the engine ended or hangs, or this worker must end.
         """
         self.kill()
         ours, theirs = CONTEXT.Pipe()
@@ -119,22 +124,33 @@ class Resident:
         self._process.start()
         theirs.close()
         self._pipe = ours = cast("Connection[Any, Any]", ours)
-        message = self._heard(ours)
-        if isinstance(message, Loaded):
-            loaded()
-            message = self._heard(ours)
+        doing = "loads its model"
+        while isinstance(message := self._heard(ours, doing, meanwhile), Loaded | Asking):
+            doing = "warms up"
+            if isinstance(message, Loaded):
+                loaded()
+            elif message.reward:
+                doing += f" and waits for reward '{message.reward}'"
         if isinstance(message, Ready):
             log.info("engine %d is ready on %s", self.pid, message.device)
             return message.device
         self.kill()
         raise EngineRefusedError(message.reason if isinstance(message, Refused) else str(message))
 
-    def _heard(self, pipe: "Connection[Any, Any]") -> object:
+    def _heard(self, pipe: "Connection[Any, Any]", doing: str, meanwhile: Callable[[], None]) -> object:
         """What a starting engine says next."""
+        watch = Watch(self.spec.worker_settings.start_seconds)
         while not pipe.poll(POLL):
             if self.stopping.is_set():
                 self.kill()
                 raise EngineStartError("the worker was told to stop")
+            if watch.hung:
+                self.kill()
+                raise EngineStartError(
+                    f"the engine gave no sign of life for {watch.least:g} s while it {doing}: "
+                    "raise ROLLOVER_START_SECONDS where it is only slow"
+                )
+            meanwhile()
         try:
             return pipe.recv()
         except (EOFError, OSError) as error:
@@ -180,11 +196,14 @@ class Resident:
             return Ending.LOST
 
     def kill(self) -> None:
-        """End the engine now, if there is one, and wait until its memory is free."""
+        """End the engine now, if there is one, and wait until its memory is free, or `KILL_SECONDS`."""
         if self._process is not None:
             self._process.kill()
-            self._process.join()
-            self._process.close()
+            self._process.join(KILL_SECONDS)
+            if self._process.is_alive():
+                log.error("engine %d does not end, killed as it is: its device may be broken", self.pid)
+            else:
+                self._process.close()
         if self._pipe is not None:
             self._pipe.close()
         self._process = self._pipe = None

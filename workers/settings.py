@@ -29,6 +29,11 @@ class WorkerSettings(BaseSettings):
         description="folders to load models from in place of the catalogue's: `id=folder`, comma separated",
     )
 
+    start_seconds: float = Field(
+        default=1800.0,
+        gt=0,
+        description="seconds that an engine may take to load its model, or to warm up without progress",
+    )
     hang_seconds: float = Field(
         default=120.0,
         gt=0,

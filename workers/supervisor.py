@@ -5,7 +5,8 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 import redis
 
@@ -18,9 +19,9 @@ from contracts.keys import checkpoints_path, job_key
 from contracts.logs import bound
 from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
 from workers.counts import Counts
-from workers.hold import load, patiently
+from workers.hold import away, load, patiently
 from workers.messages import Ending, Order
-from workers.resident import EngineRefusedError, EngineStartError, Resident
+from workers.resident import POLL, EngineRefusedError, EngineStartError, Resident
 from workers.store import ArtifactStore
 from workers.trouble import tell
 
@@ -83,7 +84,9 @@ class Supervisor:
                 return Ending.DONE
             if losses > 1 and self.stopping.wait(min(2.0 ** (losses - 2), LONGEST_PAUSE)):
                 break
-            if not self.engine.alive and not self.mend():
+            if not self.engine.alive and not self.mend(partial(self._heed_cancel, record)):
+                if self.broken and patiently(partial(self._canceled, record)):
+                    return Ending.DONE  # nobody may come who could make a result of its state
                 break
             self.show(WorkerState.BUSY)
             ending = self._execute(record)
@@ -116,19 +119,41 @@ class Supervisor:
         """What is asked of the running job. Redis keeps a cancel until it is heeded: it cannot be missed."""
         if self.stopping.is_set():
             return Order.GIVE_BACK
-        flag = cast("str | None", self.connection.hget(job_key(job_id), "cancel_requested"))
-        return Order.CANCEL if flag == "1" else None
+        return Order.CANCEL if self._cancel_requested(job_id) else None
 
-    def mend(self) -> bool:
-        """See that there is an engine. Whether there is; if not, this worker must end."""
+    def _cancel_requested(self, job_id: str) -> bool:
+        return cast("str | None", self.connection.hget(job_key(job_id), "cancel_requested")) == "1"
+
+    def _heed_cancel(self, record: Record) -> None:
+        """End a canceled job while there is no engine, unless one can make a result of its state."""
+        try:
+            if record.checkpoint is None:
+                self._canceled(record)
+        except redis.RedisError as error:
+            if not away(error):
+                raise
+
+    def _canceled(self, record: Record) -> bool:
+        """End a job as its record stands, where that was asked for; whether it was."""
+        if not self._cancel_requested(record.id):
+            return False
+        self._end(record.model_copy(update={"cancel_requested": True}))
+        return True
+
+    def mend(self, meanwhile: Callable[[], None] = lambda: None) -> bool:
+        """See that there is an engine. Whether there is; if not, this worker must end.
+
+        Args:
+            meanwhile: called again and again while there is none.
+        """
         if self.engine.alive:
             return True
         self.show(WorkerState.LOADING)
         for pause in START_PAUSES:
-            if self.stopping.wait(pause):
+            if self._stopped_within(pause, meanwhile):
                 return False
             try:
-                self.engine.start(lambda: self.show(WorkerState.WARMING))
+                self.engine.start(lambda: self.show(WorkerState.WARMING), meanwhile)
             except EngineRefusedError as error:
                 log.error("the model cannot be loaded any more: %s", error)  # noqa: TRY400 -- no trace needed
                 tell(self.connection, self.model, error)
@@ -144,6 +169,15 @@ class Supervisor:
         self.broken = not self.stopping.is_set()
         self.stopping.set()
         return False
+
+    def _stopped_within(self, seconds: float, meanwhile: Callable[[], None]) -> bool:
+        """Wait; whether this worker was told to stop meanwhile."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if self.stopping.wait(min(left, POLL)):
+                break
+            meanwhile()
+        return self.stopping.is_set()
 
     def _hung(self) -> JobError | None:
         """What a job is told whose latest execution here waited for a reward in vain."""
@@ -164,6 +198,10 @@ class Supervisor:
         record = patiently(lambda: load(self.connection, job_id))
         if record is None or record.status.final:
             return
+        patiently(lambda: self._end(record, why))
+
+    def _end(self, record: Record, why: JobError | None = None) -> None:
+        """End a job as its record stands, unless it has ended or another execution has taken it over."""
         status, event, error = lost(record, why)
         arguments = write_args(
             allowed=(Status.QUEUED, Status.RUNNING),
@@ -172,8 +210,10 @@ class Supervisor:
             fields=hash_fields(error=error, completed_at=now()),
             events=[event],
         )
-        patiently(lambda: self.connection.eval(WRITE_SCRIPT, 2, *write_keys(job_id), *arguments))
-        self.store.sweep(checkpoints_path(job_id))
+        reply = cast("Any", self.connection.eval(WRITE_SCRIPT, 2, *write_keys(record.id), *arguments))
+        _, after, _ = reply
+        if after == status:
+            self.store.sweep(checkpoints_path(record.id))
 
     def _requeue(self, job_id: str, fence: int) -> None:
         """Show that a job waits again which its engine, now lost, could not give back."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from models import registry
 from models.rewards.brightness import Brightness
 from workers import engine_process
-from workers.messages import Spec
+from workers.messages import Asking, Loaded, Spec
 
 FILE = "sabotage.json"
 NAME = "colorfulness"
@@ -34,6 +34,18 @@ def engine(pipe: "Connection[Any, Any]", spec: Spec) -> None:
     registry.REWARDS = {**registry.REWARDS, NAME: "tests.workers.sabotage:Sabotaged"}
     engine_process.main(pipe, spec)
     os._exit(0)
+
+
+def never_loaded(_pipe: "Connection[Any, Any]", _spec: Spec) -> None:
+    """Load without end."""
+    misbehave("hang")
+
+
+def never_warm(pipe: "Connection[Any, Any]", _spec: Spec) -> None:
+    """Load, and wait for a reward without end."""
+    pipe.send(Loaded())
+    pipe.send(Asking(NAME))
+    misbehave("hang")
 
 
 class Sabotaged(Brightness):

@@ -8,23 +8,24 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from contracts.beats import WorkerState
-from contracts.events import Failed, Resumed
-from contracts.jobs import Status, hash_fields
-from contracts.keys import totals_key
+from contracts.events import Canceled, Failed, Resumed
+from contracts.jobs import Checkpoint, Status, hash_fields
+from contracts.keys import job_key, totals_key
 from contracts.settings import Settings
 from contracts.totals import Totals
 from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
 from tests.workers import sabotage
 from tests.workers.conftest import Desk
-from workers.hold import connect
+from workers.hold import Hold, connect
 from workers.messages import Ending, Spec
-from workers.resident import EngineRefusedError, EngineStartError, Resident, Watch
+from workers.resident import EngineRefusedError, EngineStartError, Program, Resident, Watch
 from workers.settings import WorkerSettings
 from workers.store import ArtifactStore
 from workers.supervisor import Supervisor
@@ -274,7 +275,7 @@ def test_an_engine_that_cannot_start_any_more_ends_the_worker(
     monkeypatch.setattr("workers.supervisor.START_PAUSES", (0.0, 0.0))
     tries: list[int] = []
 
-    def broken(_loaded: Callable[[], None]) -> str:
+    def broken(*_: object) -> str:
         tries.append(1)
         raise EngineStartError("no device")
 
@@ -288,6 +289,90 @@ def test_a_model_that_cannot_be_loaded_is_said_at_once(settings: Settings) -> No
     spec = Spec("shapes", "worker-1", settings.redis_url or "", settings, worker_settings)
     with pytest.raises(EngineRefusedError, match="no model at /nowhere"):
         Resident(spec, threading.Event()).start()
+
+
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        (sabotage.never_loaded, "loads its model: raise ROLLOVER_START_SECONDS"),
+        (sabotage.never_warm, f"warms up and waits for reward '{sabotage.NAME}': raise"),
+    ],
+)
+def test_an_engine_that_never_becomes_ready_is_given_up(
+    settings: Settings, program: Program, why: str
+) -> None:
+    worker_settings = WorkerSettings(start_seconds=0.3)
+    engine = Resident(
+        Spec("shapes", "worker-1", settings.redis_url or "", settings, worker_settings),
+        threading.Event(),
+        program,
+    )
+    with pytest.raises(EngineStartError, match=f"gave no sign of life for 0.3 s while it {why}"):
+        engine.start()
+    assert not engine.alive
+
+
+def begun(desk: Desk) -> str:
+    """A job whose first execution has vanished, after some evaluations and before a checkpoint."""
+    job = desk.submit(**BODY)
+    held = Hold.take(desk.runner.connection, desk.record(job), "worker-0")
+    progress = held.record.progress.model_copy(update={"nfe_spent": 7, "best_reward": 0.25})
+    held.write(fields=hash_fields(progress=progress))
+    return job
+
+
+def test_a_cancel_is_heeded_while_an_engine_is_replaced(desk: Desk, supervisor: Supervisor) -> None:
+    supervisor.engine.program = sabotage.never_warm
+    job = begun(desk)
+    running = Meanwhile(supervisor, job)
+    until(lambda: supervisor.engine.alive)
+    cancel(desk, job)
+    until(lambda: desk.record(job).status is Status.CANCELED, 2)
+    event = desk.events(job)[-1]
+    assert isinstance(event, Canceled)
+    assert (event.nfe_spent, event.best_reward) == (7, 0.25)
+    assert supervisor.engine.alive, "the next job needs it"
+    supervisor.stopping.set()
+    assert running.join() is Ending.GIVEN_BACK
+    assert desk.record(job).status is Status.CANCELED
+
+
+def test_a_canceled_job_does_not_wait_for_an_engine_that_cannot_start(
+    desk: Desk, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.supervisor.START_PAUSES", (0.0,))
+    supervisor.engine.program = sabotage.never_warm
+    supervisor.engine.spec = replace(
+        supervisor.engine.spec, worker_settings=WorkerSettings(start_seconds=0.1)
+    )
+    job = begun(desk)
+    desk.redis.hset(job_key(job), "checkpoint", Checkpoint(attempt=1, nfe=5).model_dump_json())
+    cancel(desk, job)
+    assert supervisor.run(job) is Ending.DONE
+    assert desk.record(job).status is Status.CANCELED
+
+
+def test_a_process_that_outlives_its_kill_holds_up_nobody(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Stuck:
+        """As one that waits for a broken device: no real process can be made to."""
+
+        pid = 12345
+
+        def kill(self) -> None: ...
+
+        def join(self, timeout: float) -> None:
+            time.sleep(timeout)
+
+        def is_alive(self) -> bool:
+            return True
+
+    monkeypatch.setattr("workers.resident.KILL_SECONDS", 0.01)
+    monkeypatch.setattr(supervisor.engine, "_process", Stuck())
+    supervisor.engine.kill()
+    assert not supervisor.engine.alive
+    assert "engine 12345 does not end" in caplog.text
 
 
 def test_a_job_lost_for_good_says_so_once(desk: Desk, supervisor: Supervisor) -> None:
