@@ -113,42 +113,18 @@ def needed(networks: Mapping[str, int], offload: str, rewards: int = 0, picture:
     return rewards + max(encoding, resident(networks, offload) + picture)
 
 
-PLANS = (
-    ("none", "text_encoders"),
-    ("fp8", "none"),
-    ("fp8", "text_encoders"),
-    ("nf4", "none"),
-    ("nf4", "text_encoders"),
-    ("none", "model"),
-    ("fp8", "model"),
-    ("nf4", "model"),
-    ("none", "group"),
-    ("fp8", "group"),
-)
-"""Quantisation and offload, from what costs least time to what takes least memory."""
+def in_host(parameters: Mapping[str, float], dtype: str, quantisation: str, offload: str) -> int:
+    """Bytes of weights in the CPU's memory of a model that computes on a GPU, at the worst moment.
 
-
-def advice(
-    parameters: Mapping[str, float], free: int, *, gpu: bool, rewards: int = 0, picture: int = 0
-) -> str:
-    """What a catalogue would have to say for a model to fit, in bfloat16.
-
-    Args:
-        parameters: of each network.
-        free: bytes of the device.
-        gpu: whether it is one: else there is neither offload nor 4 bits.
-        rewards: bytes of their weights.
-        picture: bytes that one takes while it is made.
+    Those that are offloaded lie there, and a transformer that is quantised as it is read passes through.
     """
+    networks = loaded(parameters, dtype, quantisation)
+    kept = {name: size for name, size in networks.items() if name != "vae" and is_kept(name, offload)}
+    if quantisation in {"fp8", "int8"}:
+        kept["transformer"] = round(parameters.get("transformer", 0) * BYTES[dtype])
+    return sum(kept.values())
 
-    def fits(quantisation: str, offload: str) -> bool:
-        networks = loaded(parameters, "bfloat16", quantisation)
-        return needed(networks, offload, rewards, picture) <= free
 
-    if fits("none", "none"):
-        return "dtype = 'bfloat16' makes it fit"
-    for quantisation, offload in PLANS:
-        possible = gpu or (quantisation == "fp8" and offload == "none")
-        if possible and fits(quantisation, offload):
-            return f"dtype = 'bfloat16', quantisation = '{quantisation}', offload = '{offload}' make it fit"
-    return "no quantisation or offload makes it fit: choose another device, or a smaller model"
+def is_kept(name: str, offload: str) -> bool:
+    """Whether a network lies in the CPU's memory."""
+    return offload in {"model", "group"} or (offload == "text_encoders" and name.startswith("text_encoder"))

@@ -6,9 +6,8 @@ import torch
 
 from contracts.models import Entry
 from models.backend import ModelLoadError
-from models.estimate import advice, loaded, needed
 from models.registry import ModelSource
-from models.sizes import readable
+from models.room import Model, Room
 from models.weights import BrokenFileError, parameters_of
 from workers import hub
 from workers.host import host_memory
@@ -67,18 +66,14 @@ def refuse_too_large(source: ModelSource, device: torch.device) -> None:
         parameters = parameters_of(source.folder)
     except (BrokenFileError, OSError):
         return  # what is wrong with the folder is said where it is loaded
+    room = Room(*free_memory(device))
     dtype = str(source.dtype).removeprefix("torch.")
-    on_gpu = device.type != "cpu"
-    offload = source.offload if on_gpu else "none"
-    need = needed(loaded(parameters, dtype, source.quantisation), offload)
-    free = free_memory(device)
-    if need > free:
-        raise ModelLoadError(
-            f"not enough memory: the weights take about {readable(need)}, and {device} has {readable(free)} "
-            f"free. In the catalogue {advice(parameters, free, gpu=on_gpu)}"
-        )
+    lacks = room.lacks(Model(parameters), dtype, source.quantisation, source.offload)
+    if lacks:
+        raise ModelLoadError(f"not enough memory on {device}: {lacks}; {room.advice(Model(parameters))}")
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes of a device that could be had now."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else host_memory()[0]
+def free_memory(device: torch.device) -> tuple[int, int | None]:
+    """Bytes of a device that could be had now, and of the CPU's memory where that is another."""
+    host, _ = host_memory()
+    return (torch.cuda.mem_get_info(device)[0], host) if device.type == "cuda" else (host, None)

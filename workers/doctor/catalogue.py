@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from contracts.models import Entry
-from models.estimate import BYTES, Sizes, advice, loaded, needed, resident
+from models import room
+from models.estimate import BYTES, Sizes, loaded, resident
 from models.flaws import flaws
 from models.layout import is_main_weights
 from models.sizes import readable
@@ -119,8 +120,10 @@ def looked_at(
     sizes = Sizes.of(files.folder) if files.folder else Sizes()
     wide, high = entry.width.default, entry.height.default
     picture = sizes.picture(wide, high, entry.dtype, tiled=entry.vae_tiling)
+    needs = room.Model(files.parameters, beside.size, picture)
+    host = next(device.free for device in devices if not device.is_gpu)
     fits = [
-        fit(entry, device, files.parameters, picture, beside.size)
+        fit(entry, device, host, needs)
         for device in devices
         if networks and entry.device in {None, "auto", device.name, device.name.partition(":")[0]}
     ]
@@ -130,15 +133,22 @@ def looked_at(
     return Model(name, served, licence, files, refused, networks, picture, f"{wide} x {high}", fits)
 
 
-def fit(entry: Entry, device: Device, parameters: Mapping[str, float], picture: int, rewards: int) -> Fit:
-    """Whether a model fits on a device as the catalogue has it, and what would make it fit."""
-    networks = loaded(parameters, entry.dtype, entry.quantisation)
-    offload = entry.offload if device.is_gpu else "none"
-    weights = resident(networks, offload) + rewards
-    if needed(networks, offload, rewards, picture) <= device.free:
-        return Fit(device.name, weights, device.free, (device.free - weights) // picture)
-    said = advice(parameters, device.free, gpu=device.is_gpu, rewards=rewards, picture=picture)
-    return Fit(device.name, weights, device.free, 0, said)
+def fit(entry: Entry, device: Device, host: int, needs: room.Model) -> Fit:
+    """Whether a model fits on a device as the catalogue has it, and what would make it fit.
+
+    Args:
+        entry: of the catalogue.
+        device: where it would compute.
+        host: bytes of the CPU's memory that are free.
+        needs: what decides how much memory it takes.
+    """
+    there = room.Room(device.free, host if device.is_gpu else None)
+    networks = loaded(needs.parameters, entry.dtype, entry.quantisation)
+    weights = resident(networks, entry.offload if device.is_gpu else "none") + needs.rewards
+    lacks = there.lacks(needs, entry.dtype, entry.quantisation, entry.offload)
+    if lacks is None:
+        return Fit(device.name, weights, device.free, (device.free - weights) // needs.picture)
+    return Fit(device.name, weights, device.free, 0, f"{lacks}; {there.advice(needs)}")
 
 
 def files_of(name: str, entry: Entry, folder: Path | None) -> Files:

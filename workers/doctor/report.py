@@ -75,7 +75,7 @@ def fitting(fit: Fit) -> str:
     """A model on a device, in words."""
     if fit.rows:
         return f"fits, with room for {fit.rows} pictures in a call"
-    return f"does not fit: {readable(fit.weights)} of weights, {readable(fit.free)} free; {fit.said}"
+    return f"does not fit: {fit.said}"
 
 
 def mark(ok: bool, *, needed: bool) -> str:  # noqa: FBT001 -- what is marked
