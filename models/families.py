@@ -46,19 +46,42 @@ SUPPORTED: Mapping[str, Workflows] = MappingProxyType(
     }
 )
 
+VIDEOS = "it draws videos"
+COSMOS_3 = "it draws videos, and its loop does not end in one scheduler's step"
 QWEN_2 = "it draws with an alpha channel, and its processor needs torchvision"
 
 UNSUPPORTED: Mapping[str, str] = MappingProxyType(
     {
         "StableDiffusionXLModularPipeline": "it predicts a diffusion's noise, not a flow's velocity",
+        "AnimaModularPipeline": "its transformer needs torchvision",
         "Ideogram4ModularPipeline": "its guidance follows the number of the step",
         "Flux3ModularPipeline": "a second language model rewrites its prompts by chance",
         "Flux3DistilledModularPipeline": "it predicts the jump to a later time, not a velocity",
         "QwenImage21ModularPipeline": QWEN_2,
         "QwenImage21TurboModularPipeline": QWEN_2,
-        "Cosmos3OmniModularPipeline": "it draws videos, and its loop does not end in one scheduler's step",
+        "QwenImageLayeredModularPipeline": "it takes a picture apart into layers",
+        "Cosmos3OmniModularPipeline": COSMOS_3,
+        "Cosmos3DistilledModularPipeline": COSMOS_3,
+        "EchoModularPipeline": VIDEOS,
+        "HeliosModularPipeline": VIDEOS,
+        "HeliosPyramidModularPipeline": VIDEOS,
+        "HeliosPyramidDistilledModularPipeline": VIDEOS,
+        "HunyuanVideo15ModularPipeline": VIDEOS,
+        "LTXModularPipeline": VIDEOS,
+        "LTX2ModularPipeline": VIDEOS,
+        "LTX25ModularPipeline": VIDEOS,
+        "MiniMaxH3ModularPipeline": VIDEOS,
+        "MiniMaxMusic3ModularPipeline": "it makes music",
+        "WanModularPipeline": VIDEOS,
+        "Wan22ModularPipeline": VIDEOS,
+        "WanImage2VideoModularPipeline": VIDEOS,
+        "Wan22Image2VideoModularPipeline": VIDEOS,
+        "Wan22VaceModularPipeline": VIDEOS,
+        "WanAnimate2ModularPipeline": VIDEOS,
+        "WanAnimate2DistilledModularPipeline": VIDEOS,
     }
 )
+"""All other modular pipelines of the pinned diffusers."""
 
 UNMAPPED: Mapping[str, str] = MappingProxyType({"ErnieImagePipeline": "ErnieImageModularPipeline"})
 """Modular classes that diffusers does not find by itself from the class in a repository's index."""
