@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models.families import DENOISERS
+
 BYTES = {"float32": 4.0, "bfloat16": 2.0}
 QUANTISED = {"fp8": 1.0, "int8": 1.0, "nf4": 0.5625}
 """Bytes a weight; 4 bits come with a float32 for each 64."""
@@ -88,7 +90,7 @@ def loaded(parameters: Mapping[str, float], dtype: str, quantisation: str) -> di
     """Bytes of each network once loaded, by how many weights it has."""
     transformer = QUANTISED.get(quantisation, BYTES[dtype])
     return {
-        name: round(count * (transformer if name == "transformer" else BYTES[dtype]))
+        name: round(count * (transformer if name in DENOISERS else BYTES[dtype]))
         for name, count in parameters.items()
     }
 

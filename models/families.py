@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+DENOISERS = frozenset({"transformer", "unet"})
+"""What pipelines call the network that a search asks; each has one."""
 UNNAMED = ""
 """The workflow of a family whose blocks have one way to go, without a name."""
 
@@ -35,6 +37,7 @@ SUPPORTED: Mapping[str, Workflows] = MappingProxyType(
         "Flux2ModularPipeline": BOTH,
         "Flux2KleinModularPipeline": BOTH,
         "Flux2KleinBaseModularPipeline": BOTH,
+        "StableDiffusionXLModularPipeline": TEXT,
         "StableDiffusion3ModularPipeline": TEXT,
         "QwenImageModularPipeline": TEXT,
         "QwenImageEditModularPipeline": Workflows(text=None, image="image_conditioned"),
@@ -52,7 +55,6 @@ QWEN_2 = "it draws with an alpha channel, and its processor needs torchvision"
 
 UNSUPPORTED: Mapping[str, str] = MappingProxyType(
     {
-        "StableDiffusionXLModularPipeline": "it predicts a diffusion's noise, not a flow's velocity",
         "AnimaModularPipeline": "its transformer needs torchvision",
         "Ideogram4ModularPipeline": "its guidance follows the number of the step",
         "Flux3ModularPipeline": "a second language model rewrites its prompts by chance",

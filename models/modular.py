@@ -22,6 +22,7 @@ from typing import Any, Literal, Self, cast
 
 import diffusers
 import torch
+from diffusers import DDIMScheduler
 from diffusers.guiders import ClassifierFreeGuidance
 from diffusers.modular_pipelines.modular_pipeline import (
     BlockState,
@@ -36,9 +37,10 @@ from torch import Tensor
 
 from models.backend import ModelLoadError
 from models.compilation import compile_blocks, refuse_compilation
-from models.families import SUPPORTED, UNMAPPED, reason_against
+from models.diffusion import PREDICTIONS, Diffusion
+from models.families import DENOISERS, SUPPORTED, UNMAPPED, reason_against
 from models.flaws import flaw
-from models.offload import place, read_to, refuse_offload, text_encoders, visiting
+from models.offload import denoiser, place, read_to, refuse_offload, text_encoders, visiting
 from models.processors import load_part
 from models.quantisation import cast_layers, loading_options, refuse_quantisation
 
@@ -103,6 +105,7 @@ class ModularBackend:
     ) -> None:
         self.pipeline = pipeline
         self.ways = {with_image: Way.of(each, inputs) for with_image, each in blocks.items()}
+        self.diffusion = diffusion_of(pipeline)
         self.visitors: tuple[torch.nn.Module, ...] = ()
         self._encoded: OrderedDict[Hashable, PipelineState] = OrderedDict()
 
@@ -184,14 +187,15 @@ class ModularBackend:
         options = partial(options_of, dtype=dtype, device=device, quantisation=quantisation, offload=offload)
         load_components(pipeline, source, options)
         refuse_changing_guidance(pipeline, source)
+        refuse_other_predictions(pipeline, source)
         with told_of_memory(source, device):
-            cast_layers(pipeline.transformer, quantisation, dtype)
+            cast_layers(denoiser(pipeline), quantisation, dtype)
             place(pipeline, device, offload)
         lay_out_for_speed(pipeline)
         if vae_tiling:
             pipeline.vae.enable_tiling()
         if compiled:
-            compile_blocks(pipeline.transformer)
+            compile_blocks(denoiser(pipeline))
         blocks = {with_image: opened.blocks for with_image, opened in pipelines.items()}
         backend = cls(pipeline, blocks, inputs or {})
         if offload == "text_encoders":
@@ -223,21 +227,26 @@ class ModularBackend:
                 )
         # Sessions share the networks, but each has a guider of its own: the blocks write into it.
         pipeline = copy(self.pipeline)
+        if self.diffusion:
+            # One that does not scale latents: that is done by ratios, at any time.
+            vars(pipeline)["scheduler"] = DDIMScheduler.from_config(pipeline.scheduler.config)
         given: dict[str, Any] = {"prompt": prompt, "width": width, "height": height, "image": image}
         # FLUX Kontext draws pictures of this area, whatever their width and height.
         given["max_area"] = width * height
         if guides_by_passes(pipeline):
             guider = guider_at(pipeline.guider, guidance_scale)
             vars(pipeline)["guider"] = guider
-            # Some families guide towards the prompt only where they are given something to guide away from.
-            given["negative_prompt"] = "" if guider.num_conditions > 1 else None
+            # Some families guide towards the prompt only where they are given something to guide away from;
+            # Stable Diffusion XL guides away from zeros where it is given nothing.
+            away_from = None if self.diffusion else ""
+            given["negative_prompt"] = away_from if guider.num_conditions > 1 else None
         elif guidance_scale is not None and "guidance_scale" not in way.inputs:
             raise ValueError("this model takes no guidance_scale")
         elif guidance_scale is not None:
             given["guidance_scale"] = guidance_scale
         seen = None if image is None else (image.size, sha256(image.tobytes()).digest())
         encoded = self._encode((prompt, width, height, guidance_scale, seen), pipeline, way, given)
-        return ModularSession(pipeline, way.stages, encoded, (height, width))
+        return ModularSession(pipeline, way.stages, encoded, (height, width), self.diffusion)
 
     def _encode(
         self, key: Hashable, pipeline: ModularPipeline, way: Way, given: Mapping[str, Any]
@@ -266,9 +275,15 @@ class ModularSession:
 
     @torch.inference_mode()
     def __init__(
-        self, pipeline: ModularPipeline, stages: Stages, encoded: PipelineState, size: tuple[int, int]
+        self,
+        pipeline: ModularPipeline,
+        stages: Stages,
+        encoded: PipelineState,
+        size: tuple[int, int],
+        diffusion: Diffusion | None = None,
     ) -> None:
         self._pipeline = pipeline
+        self._diffusion = diffusion
         self._stages = stages
         self._size = size
         self._encoded = encoded
@@ -286,6 +301,13 @@ class ModularSession:
         self._check(x)
         if t.shape != x.shape[:1]:
             raise ValueError(f"times have shape {tuple(t.shape)}, one for each of {len(x)} latents is needed")
+        times = t.to(self._device, torch.float32)
+        if self._diffusion:
+            return self._diffusion.velocity(self._predict, x.to(self._device, torch.float32), times)
+        return self._predict(x, times * self._time_unit)
+
+    def _predict(self, x: Tensor, times: Tensor) -> Tensor:
+        """What the network predicts for latents [b, ...] at its own times [b], guidance included; float32."""
         self._prepare(len(x))
         # A fresh record for each call, because the blocks write into the one they are given and into its
         # dictionaries. A cache there of what does not change would save a little, but the first call rounds
@@ -294,7 +316,6 @@ class ModularSession:
             name: dict(v) if isinstance(v, dict) else v for name, v in self._loop_inputs[len(x)].items()
         }
         state = BlockState(**inputs | {"latents": x.to(self._device, self._dtype)})
-        times = t.to(self._device, torch.float32) * self._time_unit
         for block in self._stages.denoisers:
             _, state = block(self._pipeline, state, i=0, t=times)
         return cast("Tensor", state["noise_pred"]).float()
@@ -410,6 +431,25 @@ def refuse_changing_guidance(pipeline: ModularPipeline, source: str | Path) -> N
         )
 
 
+def refuse_other_predictions(pipeline: ModularPipeline, source: str | Path) -> None:
+    """Refuse diffusions that predict what we cannot read, and latent-consistency models.
+
+    These are given their guidance as an embedding, and their own steps add noise: no ODE to hold them to.
+    """
+    if getattr(denoiser(pipeline).config, "time_cond_proj_dim", None) is not None:
+        raise ModelLoadError(f"{source}: it is a latent-consistency model, which is not supported")
+    predicts = pipeline.scheduler.config.get("prediction_type", PREDICTIONS[0])
+    if predicts not in PREDICTIONS:
+        raise ModelLoadError(f"{source}: it predicts '{predicts}'; supported are {', '.join(PREDICTIONS)}")
+
+
+def diffusion_of(pipeline: ModularPipeline) -> Diffusion | None:
+    """The diffusion that a pipeline's network predicts along; None: it predicts a flow's velocity."""
+    if not hasattr(pipeline.scheduler, "alphas_cumprod"):
+        return None
+    return Diffusion.of(pipeline.scheduler)
+
+
 def guides_by_passes(pipeline: ModularPipeline) -> bool:
     """Whether the family guides by a guider, that is by further forward passes of its network."""
     return "guider" in pipeline.component_names
@@ -438,7 +478,7 @@ def options_of(
 
     The transformer under a quantisation is read as that wants it: its layers shrink before they move.
     """
-    if name == "transformer" and quantisation != "none":
+    if name in DENOISERS and quantisation != "none":
         return {"dtype": dtype, **loading_options(quantisation, dtype, device)}
     return {"dtype": dtype, "device_map": {"": read_to(name, device, offload)}}
 

@@ -7,6 +7,7 @@ gradients pass through it too, which weights that leave would break.
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
+from typing import Any
 
 import torch
 from diffusers.hooks import apply_group_offloading
@@ -14,6 +15,7 @@ from diffusers.modular_pipelines.components_manager import ComponentsManager
 from diffusers.modular_pipelines.modular_pipeline import ModularPipeline
 
 from models.backend import ModelLoadError
+from models.families import DENOISERS
 
 OFFLOADS = ("none", "text_encoders", "model", "group")
 CPU = torch.device("cpu")
@@ -46,7 +48,7 @@ def place(pipeline: ModularPipeline, device: torch.device, offload: str) -> None
         return
     pipeline.vae.to(device)
     if offload == "text_encoders":
-        pipeline.transformer.to(device)
+        denoiser(pipeline).to(device)
         return
     if offload == "model":
         offload_models(pipeline, device)
@@ -83,6 +85,12 @@ def read_to(name: str, device: torch.device, offload: str) -> torch.device:
 def encodes_text(name: str) -> bool:
     """Whether a component is a text encoder."""
     return name.startswith("text_encoder")
+
+
+def denoiser(pipeline: ModularPipeline) -> Any:  # noqa: ANN401 -- diffusers' type of its `to` fits no call
+    """The network that a search asks."""
+    [name] = DENOISERS & set(pipeline.component_names)
+    return getattr(pipeline, name)
 
 
 def text_encoders(pipeline: ModularPipeline) -> dict[str, torch.nn.Module]:

@@ -177,6 +177,39 @@ def flux_parts(*, guidance_embeds: bool) -> dict[str, Any]:
     }
 
 
+def sdxl_parts(prediction: str) -> dict[str, Any]:
+    unet: dict[str, Any] = {
+        "block_out_channels": (8, 16),
+        "layers_per_block": 1,
+        "sample_size": 16,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "attention_head_dim": (2, 4),
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 16 + 6 * 8,
+        "cross_attention_dim": 32,
+        "norm_num_groups": 4,
+    }
+    return {
+        "scheduler": diffusers.EulerDiscreteScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            timestep_spacing="leading",
+            steps_offset=1,
+            prediction_type=prediction,
+        ),
+        "vae": autoencoder(),
+        "text_encoder": CLIPTextModel(clip_config(layers=2)),
+        "tokenizer": words(16),
+        "text_encoder_2": CLIPTextModelWithProjection(clip_config(layers=2)),
+        "tokenizer_2": words(16),
+        "unet": diffusers.UNet2DConditionModel(**unet),
+    }
+
+
 def sd3_parts() -> dict[str, Any]:
     return {
         "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0),
@@ -373,6 +406,7 @@ class Family:
         takes: whether the model takes an image.
         image: whether it is given one.
         inputs: values for block inputs, which the pipeline knows by the same names.
+        again: whether its networks are those of a family above.
     """
 
     pipeline: str
@@ -383,6 +417,7 @@ class Family:
     takes: TakesImage = "none"
     image: bool = False
     inputs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    again: bool = False
 
     @property
     def guided(self) -> tuple[float | None, ...]:
@@ -426,18 +461,26 @@ QWEN_EDIT = Family(
     "QwenImageEditPipeline", qwen_edit_parts, by_true_scale(" "), off=1.0, takes="required", image=True
 )
 
+SDXL = Family(
+    "StableDiffusionXLPipeline", partial(sdxl_parts, prediction="epsilon"), by_scale(7.5, 1.0), off=1.0
+)
+
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
         "FLUX.1 schnell": Family("FluxPipeline", partial(flux_parts, guidance_embeds=False), UNGUIDED),
         "FLUX.1 dev": Family("FluxPipeline", partial(flux_parts, guidance_embeds=True), by_scale(3.5, 1.0)),
         "FLUX.1 Kontext": KONTEXT,
-        "FLUX.1 Kontext, image": replace(KONTEXT, image=True),
+        "FLUX.1 Kontext, image": replace(KONTEXT, image=True, again=True),
         "FLUX.2 dev": FLUX2,
-        "FLUX.2 dev, image": replace(FLUX2, image=True),
+        "FLUX.2 dev, image": replace(FLUX2, image=True, again=True),
         "FLUX.2 klein": KLEIN,
-        "FLUX.2 klein, image": replace(KLEIN, image=True),
+        "FLUX.2 klein, image": replace(KLEIN, image=True, again=True),
         "FLUX.2 klein base": KLEIN_BASE,
-        "FLUX.2 klein base, image": replace(KLEIN_BASE, image=True),
+        "FLUX.2 klein base, image": replace(KLEIN_BASE, image=True, again=True),
+        "Stable Diffusion XL": SDXL,
+        "Stable Diffusion XL, v-prediction": replace(
+            SDXL, parts=partial(sdxl_parts, prediction="v_prediction"), again=True
+        ),
         "Stable Diffusion 3 and 3.5": Family(
             "StableDiffusion3Pipeline", sd3_parts, by_scale(5.0, 1.0), off=1.0
         ),
