@@ -10,6 +10,7 @@ from torch import Tensor
 
 from models.backend import Session
 from models.rewards.composite import Composite
+from models.rewards.protocol import RewardValueError
 from sampling.guidance import differentiable
 from sampling.problem import Scores
 from workers.failures import JobFailedError, ModelFailedError, RewardFailedError
@@ -81,7 +82,16 @@ class Metered:
             scores, total = self._judged(leaf)
             with self.clock.time("gradient", RewardFailedError):
                 [gradient] = torch.autograd.grad(total.sum(), leaf)
+                self._refuse_unless_finite(gradient)
         return scores, gradient
+
+    def _refuse_unless_finite(self, gradient: Tensor) -> None:
+        if not torch.isfinite(gradient).all():
+            names = ", ".join(f"'{name}'" for name in self.reward.parts)
+            raise RewardValueError(
+                f"the gradient of reward {names} is not finite at a picture of this search: set "
+                "sampler.reward_guidance to 0, or ask for another reward"
+            )
 
     def _judged(self, x0: Tensor) -> tuple[Scores, Tensor]:
         """The verdict, and its rewards [b] as they were computed."""

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import redis as redis_py
 import torch
+from torch import Tensor
 
 from contracts.events import Canceled, CandidateEvent, Failed, Resumed, Started
 from contracts.jobs import Status, hash_fields
 from contracts.keys import checkpoints_path, image_path, job_key
 from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
+from models.rewards.brightness import Brightness
 from tests.workers.conftest import Desk, Faulty, Gate
 from workers import hold as hold_module
 from workers import store as store_module
@@ -51,6 +53,23 @@ def gated(desk: Desk, calls: int) -> Gate:
 def gapless(desk: Desk, job: str) -> bool:
     seqs = [event.seq for event in desk.events(job)]
     return seqs == list(range(1, len(seqs) + 1))
+
+
+class Kinked(Brightness):
+    """Brightness with a root whose slope is infinite where the reward always is."""
+
+    def score(self, images: Tensor, prompt: str) -> Tensor:
+        return super().score(images, prompt) + (0 * images.to(self.device)).mean((1, 2, 3)).sqrt()
+
+
+def test_a_gradient_that_is_not_finite_fails_the_job_by_name(desk: Desk) -> None:
+    desk.runner.engine.rewards["brightness"] = Kinked()
+    error = desk.run(sampler={"reward_guidance": 1.0}).error
+    assert error
+    assert error.code == "reward_failed"
+    assert "gradient of reward 'brightness' is not finite" in error.detail
+    assert "set sampler.reward_guidance to 0" in error.detail
+    assert desk.run().status is Status.SUCCEEDED
 
 
 @pytest.mark.parametrize(
