@@ -94,7 +94,7 @@ def levels(found: Sequence[Sequence[float]]) -> list[Level]:
     return [Level(float(t), float(mean), float(error), int(n)) for t, mean, error, n in rows]
 
 
-def recommend(found: Sequence[Level]) -> Recommendation:
+def recommend(found: Sequence[Level], steps: int) -> Recommendation:
     """Settings for ``rbf`` from what is foretold at each level.
 
     Where predictions tell something from t = 1 on, the defaults, which are the paper's. Else a grid whose
@@ -103,12 +103,13 @@ def recommend(found: Sequence[Level]) -> Recommendation:
 
     Args:
         found: from t = 1 down.
+        steps: of the model's own grid, whose levels ``first_level`` counts, whatever was measured with.
     """
     start = informative_from(found)
     if start == found[0].t:
         return Recommendation("from_noise")
-    sampler = Sampler(grid="linear")
-    lies_below = (level for level in range(1, sampler.steps) if linear_time(sampler, level) <= (start or 0))
+    sampler = Sampler(grid="linear", steps=steps)
+    lies_below = (level for level in range(1, steps) if linear_time(sampler, level) <= (start or 0))
     first = next(lies_below, None)
     if first is None:
         return Recommendation("nothing")

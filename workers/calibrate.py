@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ) as error:
         sys.stderr.write(f"calibrate: {error}\n")
         return 1
-    recommended = recommend(found)
+    recommended = recommend(found, engine.entry.steps)
     sys.stdout.write(report(found, recommended))
     if options.out:
         facts = {

@@ -13,6 +13,7 @@ from sampling.calibration import (
     foresight,
     informative_from,
     levels,
+    linear_time,
     recommend,
     times,
 )
@@ -64,19 +65,23 @@ def test_rewards_that_are_all_alike_are_refused() -> None:
 
 
 def test_a_few_step_model_keeps_the_defaults() -> None:
-    assert recommend(found(0.6, 0.7, 0.9, 0.95)) == Recommendation("from_noise")
+    assert recommend(found(0.6, 0.7, 0.9, 0.95), 10) == Recommendation("from_noise")
 
 
-def test_an_undistilled_model_begins_where_predictions_tell_something() -> None:
+@pytest.mark.parametrize("steps", [10, 20, 50])
+def test_an_undistilled_model_begins_where_predictions_tell_something(steps: int) -> None:
     told = found(0.0, 0.1, 0.3, 0.6, 0.8, 0.9, 0.9, 0.95, 0.95, 1.0)
-    assert informative_from(told) == pytest.approx(0.7)
-    advice = recommend(told)
-    sampler = Sampler(**advice.sampler)
+    start = informative_from(told) or 0.0
+    assert start == pytest.approx(0.7)
+    advice = recommend(told, steps)
+    sampler = Sampler(**advice.sampler, steps=steps)
     rbf = make_strategy("rbf", advice.rbf)
-    assert sampler.steps - advice.rbf["first_level"] >= 2
+    first = advice.rbf["first_level"]
+    assert linear_time(sampler, first + 1) <= start < linear_time(sampler, first), "one above, and no more"
+    assert steps - first >= 2
     assert rbf.minimum_nfe(sampler) < 100
-    lower = recommend(found(0.0, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.8, 0.9, 1.0))
-    assert lower.rbf["first_level"] > advice.rbf["first_level"]
+    lower = recommend(found(0.0, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.8, 0.9, 1.0), steps)
+    assert lower.rbf["first_level"] > first
 
 
 def test_a_dip_below_moves_the_start_down() -> None:
@@ -88,4 +93,4 @@ def test_a_dip_below_moves_the_start_down() -> None:
     "told", [[0.0] * STEPS, [0.9] * 9 + [0.2], [0.1] * 9 + [0.9]], ids=["never", "not at last", "too late"]
 )
 def test_a_model_that_foretells_nothing_is_not_taken_for_a_few_step_one(told: list[float]) -> None:
-    assert recommend(found(*told)) == Recommendation("nothing")
+    assert recommend(found(*told), 10) == Recommendation("nothing")

@@ -33,8 +33,8 @@ def test_it_measures_every_level_and_writes_what_follows(
     assert all(-1 <= level["correlation"] <= 1 for level in written["levels"])
     assert {level["prompts"] for level in written["levels"]} == {2}
     found = [Level(**level) for level in written["levels"]]
-    assert written["recommended"]["rbf"] == recommend(found).rbf
-    assert capsys.readouterr().out == report(found, recommend(found))
+    assert written["recommended"]["rbf"] == recommend(found, 10).rbf
+    assert capsys.readouterr().out == report(found, recommend(found, 10))
 
 
 @pytest.mark.parametrize(
@@ -60,17 +60,32 @@ def test_too_few_noises_are_a_usage_error(prompts: Path) -> None:
 
 def test_what_it_recommends_is_a_line_of_a_catalogue() -> None:
     told = [Level(t, 1 - t**2, 0.0, 5) for t in times()]
-    line = report(told, recommend(told)).splitlines()[-1].partition(": ")[2]
+    line = report(told, recommend(told, 10)).splitlines()[-1].partition(": ")[2]
     entry = {"folder": "x", "width": SIZE, "height": SIZE, "reward": "brightness", **tomllib.loads(line)}
     defaults = Entry.model_validate(entry).facts("x").defaults
-    assert (defaults.sampler, defaults.rbf) == (recommend(told).sampler, recommend(told).rbf)
+    assert (defaults.sampler, defaults.rbf) == (recommend(told, 10).sampler, recommend(told, 10).rbf)
     straight = [Level(t, 0.9, 0.0, 5) for t in times()]
-    assert report(straight, recommend(straight)).endswith("few_step = true\n")
+    assert report(straight, recommend(straight, 10)).endswith("few_step = true\n")
 
 
 def test_where_nothing_is_foretold_it_names_the_search_to_use_and_no_line_of_a_catalogue() -> None:
     blind = [Level(t, 0.1, 0.0, 5) for t in times()]
-    [*_, last] = report(blind, recommend(blind)).splitlines()
+    [*_, last] = report(blind, recommend(blind, 10)).splitlines()
     assert last.startswith("nothing is foretold")
     assert last.endswith("best_of_n")
     assert "catalogue" not in last
+
+
+def test_a_level_is_counted_on_the_models_own_grid(
+    prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: Path
+) -> None:
+    catalogue, out = tmp_path / "models.toml", tmp_path / "calibration.json"
+    size = "{ minimum = 64, maximum = 64, multiple = 64, default = 64 }"
+    where, what = f'folder = "{tiny_model}"', 'steps = 20\nreward = "brightness"'
+    catalogue.write_text(f"[mine]\n{where}\nwidth = {size}\nheight = {size}\n{what}\n", encoding="utf-8")
+    monkeypatch.setenv("ROLLOVER_CATALOGUE", str(catalogue))
+    late = [Level(t, 1 - t, 0.0, 5) for t in times()]
+    monkeypatch.setattr("workers.calibrate.levels", lambda _: late)
+    assert main(["mine", "--prompts", str(prompts), "--noises", "3", "--out", str(out)]) == 0
+    first = json.loads(out.read_text(encoding="utf-8"))["recommended"]["rbf"]["first_level"]
+    assert first == recommend(late, 20).rbf["first_level"] != recommend(late, 10).rbf["first_level"]
