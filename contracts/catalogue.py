@@ -43,7 +43,8 @@ class Defaults(Facts):
     """Search settings of a model that a submission takes where it leaves them open.
 
     They are what `rollover calibrate` recommends. Those of `rbf` hold for mode `rollover`, on the model's own
-    grid: a submission that names steps, grid or interpolant gets none of them.
+    grid: a submission that names another grid or interpolant gets none of them; for other steps
+    `first_level` is scaled.
     """
 
     sampler: Mapping[str, JsonValue] = Field(default_factory=dict[str, JsonValue])

@@ -7,7 +7,7 @@ from typing import TypeVar
 from pydantic import JsonValue, ValidationError
 
 from contracts.baseline import reserved_nfe
-from contracts.catalogue import Defaults, ModelFacts, RewardFacts, SizeFacts
+from contracts.catalogue import ModelFacts, RewardFacts, SizeFacts
 from contracts.destinations import destination
 from contracts.errors import FieldProblem, InvalidRequestError
 from contracts.models import MODELS
@@ -104,7 +104,7 @@ def default_problems(model: ModelFacts) -> list[FieldProblem]:
 
 def filled(request: GenerationRequest, model: ModelFacts, caps: Caps) -> ResolvedRequest:
     """Fill in defaults, unchecked."""
-    posted = with_defaults(request, model.defaults)
+    posted = with_defaults(request, model)
     sampler = filled_sampler(posted.sampler, model)
     if isinstance(request.search, BaseParams | BestOfNParams):
         sampler = sampler.model_copy(update=dict(WALK))
@@ -140,17 +140,29 @@ def with_params(term: RewardTerm) -> RewardTerm:
     return term.model_copy(update={"params": params.model_dump(mode="json")})
 
 
-OWN_GRID = {"steps", "grid", "interpolant"}
-"""Settings that say where the levels lie."""
+def with_defaults(request: GenerationRequest, model: ModelFacts) -> GenerationRequest:
+    """Fill in the model's own settings where the request leaves them open.
+
+    Those of `rbf` hold where the levels lie as on the model's own grid, of whatever number of steps.
+    """
+    defaults = model.defaults
+    sampler, own = (opened(posted, defaults.sampler) for posted in (request.sampler, SamplerRequest()))
+    search = request.search
+    as_its_own = (sampler.interpolant, sampler.grid) == (own.interpolant, own.grid)
+    if isinstance(search, RbfParams) and not search.upstream and as_its_own:
+        steps, own_steps = sampler.steps or model.steps, own.steps or model.steps
+        first = RbfParams.model_validate(defaults.rbf).first_level
+        placed = {"first_level": scaled_level(first, own_steps, steps)} if steps != own_steps else {}
+        search = opened(search, {**defaults.rbf, **placed})
+    return request.model_copy(update={"sampler": sampler, "search": search})
 
 
-def with_defaults(request: GenerationRequest, defaults: Defaults) -> GenerationRequest:
-    """Fill in the model's own settings where the request leaves them open."""
-    sampler, search = request.sampler, request.search
-    on_own_grid = sampler.model_fields_set & OWN_GRID
-    if isinstance(search, RbfParams) and not search.upstream and not on_own_grid:
-        search = opened(search, defaults.rbf)
-    return request.model_copy(update={"sampler": opened(sampler, defaults.sampler), "search": search})
+def scaled_level(level: int, of: int, steps: int) -> int:
+    """The level of a grid of `steps` that lies where a level of a grid `of` so many lies, or just above.
+
+    At least one level is left between it and the end, where the grid has two.
+    """
+    return max(0, min(level * steps // of, steps - 2))
 
 
 def opened(posted: StrictT, defaults: Mapping[str, JsonValue]) -> StrictT:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.catalogue import STRATEGIES, SizeFacts, undistilled
+from contracts.catalogue import STRATEGIES, Defaults, SizeFacts, undistilled
 from contracts.errors import FieldProblem, InvalidRequestError
 from contracts.models import MODELS
 from contracts.parsing import parse
@@ -201,7 +201,29 @@ def test_a_model_of_many_steps_begins_lower_down() -> None:
     assert accept({"prompt": "a red circle"}).sampler.grid == "quadratic"
 
 
-@pytest.mark.parametrize("sampler", [{"steps": 4}, {"grid": "quadratic"}, {"interpolant": "linear"}])
+@pytest.mark.parametrize("named", [{"grid": "linear"}, {"interpolant": "vp"}, {"steps": 10}, {"steps": None}])
+def test_naming_what_is_the_models_own_changes_nothing(named: dict[str, Any]) -> None:
+    plain, request = accept(BASE), accept({**BASE, "sampler": named})
+    assert (request.search, request.sampler) == (plain.search, plain.sampler)
+
+
+@pytest.mark.parametrize("steps", [2, 3, 4, 20, 50])
+def test_with_other_steps_the_first_level_lies_where_it_did(steps: int) -> None:
+    request = accept({**BASE, "sampler": {"steps": steps}})
+    assert isinstance(request.search, RbfParams)
+    assert request.search.first_level == undistilled(steps).rbf["first_level"]
+    assert request.search.initial_noises == UNDISTILLED.rbf["initial_noises"]
+
+
+def test_a_scaled_level_leaves_one_before_the_end() -> None:
+    late = MODELS["shapes"].model_copy(update={"defaults": Defaults(rbf={"first_level": 8})})
+    for steps in range(2, 11):
+        request = accept({"prompt": "a red circle", "sampler": {"steps": steps}}, {"shapes": late})
+        assert isinstance(request.search, RbfParams)
+        assert request.search.first_level == min(8 * steps // 10, steps - 2)
+
+
+@pytest.mark.parametrize("sampler", [{"grid": "quadratic"}, {"interpolant": "linear"}])
 def test_a_grid_of_ones_own_begins_at_its_top(sampler: dict[str, Any]) -> None:
     request = accept({**BASE, "sampler": sampler})
     assert isinstance(request.search, RbfParams)
