@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     second = table(
         ["time", "correlation of the one-step reward with the final one, within a prompt"],
-        [[f"{level.t:.1f}", f"{level.correlation:.2f} ± {level.error:.2f}"] for level in told],
+        [[f"{level.t:.1f}", level.shown] for level in told],
     )
     facts = {
         "settings": vars(options),

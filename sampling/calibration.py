@@ -12,24 +12,37 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sampling.interpolants import LINEAR
 from sampling.problem import Problem
 from sampling.sampler import Sampler
+from sampling.state import chunks, draw_noise
 
 STEPS = 10
 INFORMATIVE = 0.5
-"""Correlation from which on a choice is worth its evaluations."""
+"""Correlation from which on a choice is worth its evaluations: the mean's, whatever its error."""
+ALIKE = 1e-6
+"""Standard deviation, over the largest reward of the prompt, up to which rewards count as rounded alike."""
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One time of the linear path: mean and standard error of the correlation, over prompts that have one."""
+    """One time of the linear path: mean of the correlation over prompts, and its standard error.
+
+    The same prompts at all levels: those that have something to foretell. Of one prompt there is no error.
+    """
 
     t: float
     correlation: float
-    error: float
+    error: float | None
     prompts: int
+
+    @property
+    def shown(self) -> str:
+        """Mean and error with two decimals."""
+        error = "(one prompt)" if self.error is None else f"± {self.error:.2f}"
+        return f"{self.correlation:.2f} {error}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +73,32 @@ def foresight(problem: Problem, noises: int, steps: int = STEPS) -> list[float]:
     Each noise goes down the linear path by Euler's method; no budget is charged.
 
     Args:
-        problem: one prompt.
+        problem: one prompt; its ``max_batch`` holds.
         noises: at least 3.
         steps: of the way down, at least 1.
 
     Returns:
-        One number in [-1, 1] for each of ``times(steps)``; nan where either end's rewards are all alike.
+        One number in [-1, 1] for each of ``times(steps)``: 0 where all predictions are rewarded alike, which
+        leaves nothing to choose by; nan everywhere where all ends are, and there is nothing to foretell.
     """
-    x = torch.stack([problem.noise.draw(chain, 0, 0) for chain in range(noises)]).to(problem.device)
-    early: list[list[float]] = []
+    x = draw_noise(problem, ((chain, 0, 0) for chain in range(noises)))
+    parts = [rewards_down(problem, x[part], steps) for part in chunks(noises, problem.max_batch)]
+    table = np.concatenate(parts, axis=1)
+    early, final = table[:-1], table[-1]
+    least = ALIKE * np.abs(table).max()
+    if final.std() <= least:
+        return [float("nan")] * steps
+    return [0.0 if level.std() <= least else float(np.corrcoef(level, final)[0, 1]) for level in early]
+
+
+def rewards_down(problem: Problem, x: Tensor, steps: int) -> list[list[float]]:
+    """Rewards of what latents [b, *latent] at t = 1 predict at each of ``times(steps)``, and of the ends."""
+    rewards: list[list[float]] = []
     for t in times(steps):
-        velocity = problem.velocity(x, torch.full((noises,), t))
-        early.append(problem.score(x - t * velocity).rewards)
+        velocity = problem.velocity(x, torch.full((len(x),), t))
+        rewards.append(problem.score(x - t * velocity).rewards)
         x = x - velocity / steps
-    final = problem.score(x).rewards
-    return [_correlation(rewards, final) for rewards in early]
+    return [*rewards, problem.score(x).rewards]
 
 
 def levels(found: Sequence[Sequence[float]]) -> list[Level]:
@@ -83,15 +107,15 @@ def levels(found: Sequence[Sequence[float]]) -> list[Level]:
     ValueError where no prompt has a correlation: its rewards were all alike.
     """
     table = np.array(found, dtype=np.float64)
-    counts = (~np.isnan(table)).sum(0)
-    if not counts.all():
+    table = table[~np.isnan(table).any(1)]
+    count = len(table)
+    if not count:
         raise ValueError("the rewards of all noises are alike: there is nothing to foretell")
-    means = np.nanmean(table, 0)
-    spread = np.array(
-        [np.nanstd(column, ddof=1) if n > 1 else 0.0 for column, n in zip(table.T, counts, strict=True)]
+    errors = (
+        [float(e) for e in table.std(0, ddof=1) / np.sqrt(count)] if count > 1 else [None] * len(table[0])
     )
-    rows = zip(times(table.shape[1]), means, spread / np.sqrt(counts), counts, strict=True)
-    return [Level(float(t), float(mean), float(error), int(n)) for t, mean, error, n in rows]
+    rows = zip(times(table.shape[1]), table.mean(0), errors, strict=True)
+    return [Level(float(t), float(mean), error, count) for t, mean, error in rows]
 
 
 def recommend(found: Sequence[Level], steps: int) -> Recommendation:
@@ -131,9 +155,3 @@ def informative_from(found: Sequence[Level]) -> float | None:
 def linear_time(sampler: Sampler, level: int) -> float:
     """The time of the linear path with the noise of a level of the sampler's grid."""
     return LINEAR.time_at_ratio(sampler.path.at(sampler.times[level]).ratio)
-
-
-def _correlation(one: Sequence[float], other: Sequence[float]) -> float:
-    if np.std(one) < 1e-6 or np.std(other) < 1e-6:
-        return float("nan")
-    return float(np.corrcoef(one, other)[0, 1])

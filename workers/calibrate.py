@@ -20,7 +20,7 @@ from contracts.settings import Settings
 from models.backend import ModelLoadError
 from models.registry import UnknownNameError
 from sampling.calibration import Level, Recommendation, foresight, levels, recommend
-from workers.engine import Engine
+from workers.engine import Engine, Search
 from workers.failures import JobFailedError
 from workers.needs import reward_needs
 from workers.settings import WorkerSettings
@@ -88,18 +88,27 @@ def correlations(engine: Engine, asked: Sequence[ResolvedRequest], noises: int) 
     """`sampling.calibration.foresight` of each request.
 
     Raises:
-        JobFailedError: model or reward failed.
+        JobFailedError: model or reward failed, or there is no memory for a call of one row.
     """
     for request in asked:
-        yield foresight(engine.open(request).problem, noises)
+        yield foretold(engine.open(request), noises)
+
+
+def foretold(search: Search, noises: int) -> list[float]:
+    """The same of one, begun anew with half as many rows in a call where memory runs out."""
+    while True:
+        try:
+            return foresight(search.problem, noises)
+        except Exception as error:
+            if not search.fewer_may_do(error):
+                raise
+        search.halve()
 
 
 def report(found: Sequence[Level], recommended: Recommendation) -> str:
     """The table, and what follows from it."""
-    rows = [
-        f"{level.t:5.2f}  {level.correlation:6.2f} ± {level.error:.2f}  {level.prompts:7d}" for level in found
-    ]
-    return "\n".join(["    t  correlation    prompts", *rows, advice(recommended), ""])
+    rows = [f"{level.t:5.2f}  {level.shown:>13}  {level.prompts:7d}" for level in found]
+    return "\n".join(["    t    correlation  prompts", *rows, advice(recommended), ""])
 
 
 def advice(recommended: Recommendation) -> str:

@@ -80,16 +80,27 @@ class Search:
                     state = around.state
                     yield around
             except Exception as error:
-                if not out_of_memory(error) or self.metered.rows == 1:
+                if not self.fewer_may_do(error):
                     raise
             else:
                 return
-            # Outside the handler: the error's traceback holds the tensors that memory is needed for.
-            rows = self.metered.rows // 2
-            log.warning("memory ran out for %d rows; at most %d from now on", self.metered.rows, rows)
-            self.hold_to(rows)
-            torch.cuda.empty_cache()
-            self.halved(rows)
+            self.halve()
+
+    def fewer_may_do(self, error: Exception) -> bool:
+        """Whether memory ran out for a call that could have had fewer rows."""
+        return out_of_memory(error) and self.metered.rows > 1
+
+    def halve(self) -> None:
+        """Have half as many rows in a call as the latest, for which memory ran out.
+
+        For callers that have left the handler of the error: its traceback holds the tensors that memory is
+        needed for.
+        """
+        rows = self.metered.rows // 2
+        log.warning("memory ran out for %d rows; at most %d from now on", self.metered.rows, rows)
+        self.hold_to(rows)
+        torch.cuda.empty_cache()
+        self.halved(rows)
 
     def judge(self, images: Tensor) -> dict[str, list[float]]:
         """The held-out rewards of final pictures [b, 3, h, w], which never steered.

@@ -1,6 +1,7 @@
 """What predictions foretell is measured rightly, and the settings follow from it."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -48,15 +49,56 @@ def test_a_prediction_that_is_the_mean_foretells_nothing() -> None:
         return torch.where(late, torch.zeros_like(x), x / t[:, None])
 
     told = foresight(problem(velocity), noises=8)
-    assert all(math.isnan(c) for t, c in zip(times(), told, strict=True) if t > 0.55)
+    assert all(c == 0 for t, c in zip(times(), told, strict=True) if t > 0.55)
     assert [c for t, c in zip(times(), told, strict=True) if t < 0.55] == pytest.approx([1.0] * 5, abs=1e-6)
 
 
+def test_prompts_whose_ends_are_alike_have_no_correlation_at_any_level() -> None:
+    told = foresight(problem(lambda x, t: x / t[:, None]), noises=8)
+    assert all(math.isnan(c) for c in told)
+
+
+@pytest.mark.parametrize("magnitude", [1e-9, 1.0, 1e9])
+def test_what_is_alike_is_judged_by_the_rewards_magnitude(magnitude: float) -> None:
+    made = problem(lambda x, t: x / (1 + t[:, None]))
+
+    def score(x: Tensor) -> Scores:
+        rewards = [magnitude * reward for reward in scored(x).rewards]
+        return Scores(rewards, [{} for _ in rewards], None)
+
+    def rounded(x: Tensor) -> Scores:
+        rewards = [magnitude * (3 + 1e-7 * reward) for reward in scored(x).rewards]
+        return Scores(rewards, [{} for _ in rewards], None)
+
+    assert foresight(replace(made, score=score), 8) == pytest.approx([1.0] * STEPS, abs=1e-4)
+    assert all(math.isnan(c) for c in foresight(replace(made, score=rounded), 8))
+
+
+@pytest.mark.parametrize("most", [1, 3, 8, None])
+def test_no_call_has_more_rows_than_the_problem_allows_and_nothing_changes(most: int | None) -> None:
+    sizes: list[int] = []
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return x.roll(1, -1) / (1 + t[:, None])
+
+    told = foresight(replace(problem(velocity), max_batch=most), noises=8)
+    assert max(sizes) == (most or 8)
+    assert told == foresight(problem(velocity), noises=8)
+
+
 def test_means_and_errors_are_over_the_prompts_that_have_a_correlation() -> None:
-    high, low = levels([[0.2, 0.9], [0.6, float("nan")], [0.4, 0.7]])
+    nan = float("nan")
+    high, low = levels([[0.2, 0.9], [nan, nan], [0.6, 0.5], [0.4, 0.7], [0.0, nan]])
     assert (high.t, high.correlation, high.prompts) == (1.0, pytest.approx(0.4), 3)
     assert high.error == pytest.approx(0.2 / 3**0.5)
-    assert (low.t, low.correlation, low.prompts) == (0.5, pytest.approx(0.8), 2)
+    assert (low.t, low.correlation, low.prompts) == (0.5, pytest.approx(0.7), 3), "the same three"
+
+
+def test_of_one_prompt_there_is_no_error() -> None:
+    [level] = levels([[0.3]])
+    assert level.error is None
+    assert level.shown == "0.30 (one prompt)"
 
 
 def test_rewards_that_are_all_alike_are_refused() -> None:

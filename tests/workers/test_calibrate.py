@@ -3,12 +3,17 @@
 import json
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from contracts.models import Entry
+from contracts.resolution import accept
+from models.modular import ModularBackend
 from sampling.calibration import Level, recommend, times
-from workers.calibrate import main, report
+from workers.calibrate import correlations, main, report
+from workers.engine import Engine
 
 SIZE = {"minimum": 64, "maximum": 64, "multiple": 64, "default": 64}
 
@@ -89,3 +94,29 @@ def test_a_level_is_counted_on_the_models_own_grid(
     assert main(["mine", "--prompts", str(prompts), "--noises", "3", "--out", str(out)]) == 0
     first = json.loads(out.read_text(encoding="utf-8"))["recommended"]["rbf"]["first_level"]
     assert first == recommend(late, 20).rbf["first_level"] != recommend(late, 10).rbf["first_level"]
+
+
+def test_rows_are_halved_where_memory_runs_out_and_stay_so(engine: Engine) -> None:
+    room, calls = 3, list[int]()
+
+    def enter(_module: torch.nn.Module, _args: object, inputs: dict[str, Any]) -> None:
+        calls.append(len(inputs["hidden_states"]))
+        if calls[-1] > room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    assert isinstance(engine.backend, ModularBackend)
+    posted = {"prompt": "a red circle", "reward": "brightness", "held_out": []}
+    asked = [accept({**posted, "seed": seed}) for seed in (0, 1)]
+    hook = engine.backend.pipeline.transformer.register_forward_pre_hook(enter, with_kwargs=True)
+    try:
+        told = list(correlations(engine, asked, 8))
+    finally:
+        hook.remove()
+    assert [rows for rows in calls if rows > room] == [8, 4], "the second prompt begins with what was left"
+    roomy = list(correlations(engine, asked, 8))
+    assert told == [pytest.approx(one, abs=1e-3) for one in roomy]
+
+
+def test_of_one_prompt_the_table_has_no_error() -> None:
+    alone = [Level(t, 0.9, None, 1) for t in times()]
+    assert " 1.00  0.90 (one prompt)        1\n" in report(alone, recommend(alone, 10))
