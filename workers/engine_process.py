@@ -16,6 +16,7 @@ from models.registry import UnknownNameError
 from workers.counts import Counts
 from workers.engine import Engine
 from workers.execution import Runner
+from workers.headroom import taken
 from workers.hold import connect
 from workers.messages import Asking, Heed, Loaded, Order, Ready, Refused, Run, Spec, Tick
 from workers.needs import reward_needs
@@ -81,7 +82,7 @@ def main(pipe: "Connection[object, object]", spec: Spec) -> None:
         runner = Runner(
             connection, engine, store, spec.worker, spec.settings, line.orders, lambda: line.send(Tick())
         )
-        line.send(Ready(str(engine.device)))
+        line.send(Ready(str(engine.device), taken(engine.device)))
         for run in line.jobs():
             line.send(runner.run(run.job_id, run.traceparent))
 

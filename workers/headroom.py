@@ -1,6 +1,7 @@
 """How many rows a call may have: what passes of one and of two rows take, against the memory that is free."""
 
 import logging
+import resource
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -48,6 +49,14 @@ class CudaMemory:
         call()
         torch.cuda.synchronize(self.device)
         return torch.cuda.max_memory_allocated(self.device) - before
+
+
+def taken(device: torch.device) -> int:
+    """Bytes that this process takes of a device while it rests: of a GPU's memory, or of the machine's."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        return torch.cuda.memory_reserved(device)
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def memory_of(device: torch.device) -> Memory | None:

@@ -17,6 +17,7 @@ from contracts.logs import configure
 from contracts.rewards import tell_of_broken
 from contracts.settings import Settings
 from workers.beat import Beat
+from workers.berths import Berths
 from workers.hold import connect
 from workers.messages import Spec
 from workers.resident import EngineStartError, Resident
@@ -62,17 +63,20 @@ def work(model: str, redis_url: str, settings: Settings, worker_settings: Worker
         redis.Redis.from_url(redis_url) as rq_connection,
         Beat(connection, name, model) as beat,
     ):
-        engine = Resident(Spec(model, name, redis_url, settings, worker_settings), threading.Event())
+        device = settings.entries[model].device if model in settings.entries else None
+        berths = Berths.of(device or worker_settings.device, name, settings, worker_settings)
+        spec = Spec(model, name, redis_url, settings, worker_settings)
+        engine = Resident(spec, threading.Event(), berths=berths)
         store = ArtifactStore.open(settings.artifacts)
         supervisor = Supervisor(connection, engine, store, settings.max_attempts, beat.show)
         worker = GenerationWorker(rq_connection, supervisor, beat)
         try:
-            device = started(engine, connection, lambda: beat.show(WorkerState.WARMING))
+            found = started(engine, connection, lambda: beat.show(WorkerState.WARMING))
             # Before anyone is told that it is ready, and so may stop it: RQ does this a moment later.
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, worker.request_stop)
             beat.show(WorkerState.READY)
-            log.info("serves %s on %s", model, device)
+            log.info("serves %s on %s", model, found)
             worker.work_on()
         finally:
             engine.kill()

@@ -50,9 +50,10 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Ready:
-    """From the engine: jobs can run."""
+    """From the engine: jobs can run on this device, of whose memory it takes so many bytes."""
 
     device: str
+    memory: int
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from typing import Any, cast
 import redis
 
 from contracts.tracing import current
+from workers.berths import Berths
 from workers.hold import away
 from workers.messages import Asking, Ending, Heed, Loaded, Order, Ready, Refused, Run, Spec
 
@@ -32,6 +33,9 @@ USUAL_STEPS = 10
 log = logging.getLogger(__name__)
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["workers.preload"])
+
+
+TOLD_TO_STOP = "the worker was told to stop"
 
 
 class EngineStartError(Exception):
@@ -81,6 +85,7 @@ class Resident:
         spec: what it is started with.
         stopping: set when this worker must end.
         program: what the process does.
+        berths: of the device, where workers share it; None: nobody asks this one to leave.
 
     Attributes:
         hung_in: the reward that the latest engine lost waited for, where it hung in one.
@@ -89,6 +94,7 @@ class Resident:
     spec: Spec
     stopping: threading.Event
     program: "Program | None" = None
+    berths: Berths | None = None
     hung_in: str | None = None
     _process: ForkServerProcess | None = None
     _pipe: "Connection[Any, Any] | None" = None
@@ -106,17 +112,22 @@ class Resident:
     def start(
         self, loaded: Callable[[], None] = lambda: None, meanwhile: Callable[[], None] = lambda: None
     ) -> str:
-        """Start an engine and wait until it can run jobs; the name of its device.
+        """Start an engine, once there is room on the device, and wait until it can run jobs.
 
         Args:
             loaded: called when its model is loaded, and not warm yet.
             meanwhile: called again and again until then.
+
+        Returns:
+            The name of its device.
 
         Raises:
             EngineRefusedError: the model cannot be loaded.
             EngineStartError: the engine ended or hangs, or this worker must end.
         """
         self.kill()
+        if self.berths and not self.berths.board(self.stopping, meanwhile):
+            raise EngineStartError(TOLD_TO_STOP)
         ours, theirs = CONTEXT.Pipe()
         self._process = CONTEXT.Process(
             target=self.program or run_engine, args=(theirs, self.spec), daemon=True
@@ -133,6 +144,7 @@ class Resident:
                 doing += f" and waits for reward '{message.reward}'"
         if isinstance(message, Ready):
             log.info("engine %d is ready on %s", self.pid, message.device)
+            self._note(busy=False, size=message.memory)
             return message.device
         self.kill()
         raise EngineRefusedError(message.reason if isinstance(message, Refused) else str(message))
@@ -143,7 +155,7 @@ class Resident:
         while not pipe.poll(POLL):
             if self.stopping.is_set():
                 self.kill()
-                raise EngineStartError("the worker was told to stop")
+                raise EngineStartError(TOLD_TO_STOP)
             if watch.hung:
                 self.kill()
                 raise EngineStartError(
@@ -169,6 +181,7 @@ class Resident:
         asked: str | None = None
         deadline = float("inf")
         self.hung_in = None
+        self._note(busy=True)
         try:
             self._pipe.send(Run(job_id, current()))
             while True:
@@ -194,6 +207,8 @@ class Resident:
             log.warning("the engine was lost while it ran %s: %s", job_id, self._death())
             self.kill()
             return Ending.LOST
+        finally:
+            self._note(busy=False)
 
     def kill(self) -> None:
         """End the engine now, if there is one, and wait until its memory is free, or `KILL_SECONDS`."""
@@ -207,6 +222,20 @@ class Resident:
         if self._pipe is not None:
             self._pipe.close()
         self._process = self._pipe = None
+        if self.berths:
+            self.berths.leave()
+
+    def make_room(self) -> bool:
+        """End the engine where another worker needs its room on the device; whether it did."""
+        if not (self.alive and self.berths and self.berths.wanted):
+            return False
+        log.info("the model leaves the device for another worker's")
+        self.kill()
+        return True
+
+    def _note(self, *, busy: bool, size: int | None = None) -> None:
+        if self.berths:
+            self.berths.note(busy=busy, size=size)
 
     def _look(self, look: Callable[[], Order | None], watch: Watch) -> Order | None:
         try:

@@ -34,6 +34,14 @@ class WorkerSettings(BaseSettings):
         gt=0,
         description="seconds that an engine may take to load its model, or to warm up without progress",
     )
+    shared_gib: float | None = Field(
+        default=None,
+        gt=0,
+        description=(
+            "GiB that the models of this machine's workers may take together on a device, the least recently "
+            "used leaving for others; unset: each stays"
+        ),
+    )
     hang_seconds: float = Field(
         default=120.0,
         gt=0,

@@ -44,6 +44,7 @@ class Supervisor:
 
     Attributes:
         broken: the engine cannot be started any more; the worker ends.
+        away: there is no engine, since another worker needed its room; the next job brings one back.
     """
 
     connection: redis.Redis
@@ -52,6 +53,7 @@ class Supervisor:
     max_attempts: int
     show: Callable[[WorkerState], None]
     broken: bool = False
+    away: bool = False
 
     def __post_init__(self) -> None:
         self._counts = Counts(self.connection, self.model)
@@ -84,7 +86,7 @@ class Supervisor:
                 return Ending.DONE
             if losses > 1 and self.stopping.wait(min(2.0 ** (losses - 2), LONGEST_PAUSE)):
                 break
-            if not self.engine.alive and not self.mend(partial(self._heed_cancel, record)):
+            if not self._has_engine(partial(self._heed_cancel, record)):
                 if self.broken and patiently(partial(self._canceled, record)):
                     return Ending.DONE  # nobody may come who could make a result of its state
                 break
@@ -140,20 +142,36 @@ class Supervisor:
         self._end(record.model_copy(update={"cancel_requested": True}))
         return True
 
-    def mend(self, meanwhile: Callable[[], None] = lambda: None) -> bool:
-        """See that there is an engine. Whether there is; if not, this worker must end.
+    def mend(self) -> bool:
+        """See, between jobs, that there is an engine, or may be. Whether so; if not, this worker must end."""
+        self.away = self.away or self.engine.make_room()
+        return self.away or self._has_engine()
+
+    def _has_engine(self, meanwhile: Callable[[], None] = lambda: None) -> bool:
+        """See that there is an engine; one that comes back to the device is part of its job's time.
 
         Args:
             meanwhile: called again and again while there is none.
         """
         if self.engine.alive:
             return True
-        self.show(WorkerState.LOADING)
+        if self.away:
+            self.show(WorkerState.BUSY)
+            self.away = False
+            return self._start(lambda _: None, meanwhile)
+        if not self._start(self.show, meanwhile):
+            return False
+        self._counts.add("engine_restarts")
+        return True
+
+    def _start(self, show: Callable[[WorkerState], None], meanwhile: Callable[[], None]) -> bool:
+        """Start an engine, try after try. Whether there is one; if not, this worker must end."""
+        show(WorkerState.LOADING)
         for pause in START_PAUSES:
             if self._stopped_within(pause, meanwhile):
                 return False
             try:
-                self.engine.start(lambda: self.show(WorkerState.WARMING), meanwhile)
+                self.engine.start(lambda: show(WorkerState.WARMING), meanwhile)
             except EngineRefusedError as error:
                 log.error("the model cannot be loaded any more: %s", error)  # noqa: TRY400 -- no trace needed
                 tell(self.connection, self.model, error)
@@ -163,8 +181,7 @@ class Supervisor:
                 tell(self.connection, self.model, error)
             else:
                 tell(self.connection, self.model, None)
-                self._counts.add("engine_restarts")
-                self.show(WorkerState.READY)
+                show(WorkerState.READY)
                 return True
         self.broken = not self.stopping.is_set()
         self.stopping.set()
