@@ -1,5 +1,6 @@
 """Images that come with prompts: what is made of them, what is refused, and where they go with the job."""
 
+import asyncio
 import base64
 import hashlib
 import io
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 from redis import Redis
 
+from app.artifacts import Artifacts
 from app.inputs import Inputs, UnusableImageError
 from contracts.jobs import Record
 from contracts.keys import input_path, job_key
@@ -166,6 +168,26 @@ def bomb() -> bytes:
 def test_what_cannot_be_used_is_refused_with_what_can(inputs: Inputs, text: str, words: str) -> None:
     with pytest.raises(UnusableImageError, match=words):
         inputs.decoded(text)
+
+
+def test_a_large_picture_is_stored_smaller(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.inputs.KEPT_PIXELS", 64 * 64)
+    read = inputs.decoded(base64_of(PNG))
+    assert (read.facts.width, read.facts.height) == (96, 64)
+    with Image.open(io.BytesIO(read.png)) as stored:
+        assert stored.size == (78, 52)
+
+
+def test_an_object_store_is_written_to_as_a_folder_is() -> None:
+    store = Artifacts("memory://inputs")
+
+    async def written() -> bytes | None:
+        await store.write("gen_a/input.png", PNG)
+        return await store.read("gen_a/input.png")
+
+    assert asyncio.run(written()) == PNG
+    store.close()
+    store.filesystem.rm(store.root, recursive=True)
 
 
 def test_a_sliver_is_refused() -> None:
