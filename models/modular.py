@@ -37,6 +37,7 @@ from torch import Tensor
 
 from models.backend import ModelLoadError
 from models.compilation import compile_blocks, refuse_compilation
+from models.components import refuse_component
 from models.diffusion import PREDICTIONS, Diffusion
 from models.families import DENOISERS, SUPPORTED, UNMAPPED, reason_against
 from models.flaws import flaw
@@ -135,7 +136,7 @@ class ModularBackend:
             refuse_compilation()
         pipelines = {with_image: open_pipeline(source, with_image) for with_image in WAYS[image]}
         for pipeline in pipelines.values():
-            refuse_wrong_classes(pipeline, source)
+            refuse_wrong_components(pipeline, source)
         refuse_inputs(pipelines[max(pipelines)], source, inputs or {})
         return pipelines
 
@@ -519,15 +520,11 @@ def expected_networks(pipeline: ModularPipeline) -> Mapping[str, type[torch.nn.M
     }
 
 
-def refuse_wrong_classes(pipeline: ModularPipeline, source: str | Path) -> None:
-    """Refuse a network of another class than the family's blocks expect, before any weights are read."""
-    for name, wanted in expected_networks(pipeline).items():
-        named = pipeline.get_component_spec(name).type_hint
-        if not (named and issubclass(named, wanted)):
-            raise ModelLoadError(
-                f"{source}: {name} should be a {wanted.__name__}, and its index names "
-                f"{getattr(named, '__name__', 'nothing')}: fetch the index and the folders of one repository"
-            )
+def refuse_wrong_components(pipeline: ModularPipeline, source: str | Path) -> None:
+    """Refuse components that the index should not name, before any is read (see `refuse_component`)."""
+    expected = {spec.name: spec.type_hint for spec in pipeline.blocks.expected_components}
+    for name in pipeline.pretrained_component_names:
+        refuse_component(pipeline.get_component_spec(name), expected[name] or object, source)
 
 
 def no_memory(error: torch.OutOfMemoryError) -> str:
@@ -569,9 +566,7 @@ def load_network(spec: ComponentSpec, options: Mapping[str, Any]) -> torch.nn.Mo
 
 def read_network(spec: ComponentSpec, options: Mapping[str, Any]) -> tuple[torch.nn.Module, dict[str, Any]]:
     """A component as the library reads it, and what the library says of its weights."""
-    if spec.type_hint is None or spec.pretrained_model_name_or_path is None:
-        raise ValueError("the repository's index does not mention it")
-    return spec.type_hint.from_pretrained(
+    return cast("type[Any]", spec.type_hint).from_pretrained(
         spec.pretrained_model_name_or_path,
         subfolder=spec.subfolder,
         variant=spec.variant,
