@@ -167,18 +167,18 @@ class Seconds(Document):
 
 
 class Spent(Document):
-    """What a search spent."""
+    """What a search spent. Of one whose last execution vanished only the NFE are known: the rest is 0."""
 
     nfe_spent: int
     nfe_unused: int = 0
     nfe_redone: int = 0
-    model_forwards: int
-    reward_calls: int
-    decodes: int
+    model_forwards: int = 0
+    reward_calls: int = 0
+    decodes: int = 0
     gradients: int = Field(
         default=0, description="rewards whose gradient guided: as many passes back through reward and decoder"
     )
-    seconds: Seconds
+    seconds: Seconds = Seconds()
 
 
 class Usage(Spent):
@@ -301,6 +301,20 @@ class Record(Document):
         """
         progressed = self.checkpoint is not None and self.checkpoint.attempt == self.attempts
         return (0 if progressed else self.lost) + (self.status is Status.RUNNING)
+
+    @property
+    def usage_so_far(self) -> Usage | None:
+        """What its progress says it spent, for an end that no execution can tell of; None: nothing."""
+        progress = self.progress
+        if not progress.spent:
+            return None
+        waited = ((self.started_at or self.created_at) - self.created_at).total_seconds()
+        baseline = progress.baseline_nfe_spent
+        return Usage(
+            nfe_spent=progress.nfe_spent,
+            seconds=Seconds(queued=max(waited, 0.0)),
+            baseline=Spent(nfe_spent=baseline) if baseline else None,
+        )
 
     def expires_at(self, keep: timedelta | None) -> datetime | None:
         """When a job is removed that is kept for so long after its end; None: not yet known, or never."""

@@ -161,7 +161,7 @@ class Execution:
         if self.hold.attempt > 1:
             self._resume()
         if record.cancel_requested and self._standing is None:
-            self._end(canceled_event(record), Status.CANCELED)
+            self._end(canceled_event(record), Status.CANCELED, usage=record.usage_so_far)
             return
         try:
             with tracing.span("load"):
@@ -384,9 +384,9 @@ class Execution:
         self._end(Failed(error=error), Status.FAILED, error=error, result=result, usage=usage)
 
     def _usage(self) -> Usage | None:
-        """What a search has spent that goes no further; None before its first round."""
+        """What a search has spent that goes no further, in this execution or before it."""
         search, state = self._search, self._state
-        return self._results.usage(search, state) if search and state else None
+        return self._results.usage(search, state) if search and state else self.hold.record.usage_so_far
 
     def _end(
         self, event: Event, status: Status, checkpoint: Checkpoint | None = None, **fields: object

@@ -224,7 +224,7 @@ class Supervisor:
             allowed=(Status.QUEUED, Status.RUNNING),
             status=status,
             fence=record.attempts,
-            fields=hash_fields(error=error, completed_at=now()),
+            fields=hash_fields(error=error, usage=record.usage_so_far, completed_at=now()),
             events=[event],
         )
         reply = cast("Any", self.connection.eval(WRITE_SCRIPT, 2, *write_keys(record.id), *arguments))

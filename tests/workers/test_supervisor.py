@@ -10,19 +10,20 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from app.submission import SETTLE_SCRIPT
 from contracts.beats import WorkerState
 from contracts.events import Canceled, Failed, Resumed
 from contracts.jobs import Checkpoint, Status, hash_fields
-from contracts.keys import job_key, totals_key
+from contracts.keys import charges_key, job_key, spent_key, totals_key
 from contracts.settings import Settings
 from contracts.totals import Totals
 from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
 from tests.workers import sabotage
-from tests.workers.conftest import Desk
+from tests.workers.conftest import Desk, Faulty
 from workers.hold import Hold, connect
 from workers.messages import Ending, Spec
 from workers.resident import EngineRefusedError, EngineStartError, Program, Resident, Watch
@@ -53,6 +54,7 @@ def supervisor(
     with connect(settings.redis_url or "") as connection:
         store = ArtifactStore.open(settings.artifacts)
         yield Supervisor(connection, engine, store, settings.max_attempts, shown.append)
+        engine.stopping.set()  # a test that failed may have left it running
     engine.kill()
 
 
@@ -331,6 +333,7 @@ def test_a_cancel_is_heeded_while_an_engine_is_replaced(desk: Desk, supervisor: 
     event = desk.events(job)[-1]
     assert isinstance(event, Canceled)
     assert (event.nfe_spent, event.best_reward) == (7, 0.25)
+    assert charged(desk, job) == 7
     assert supervisor.engine.alive, "the next job needs it"
     supervisor.stopping.set()
     assert running.join() is Ending.GIVEN_BACK
@@ -373,6 +376,44 @@ def test_a_process_that_outlives_its_kill_holds_up_nobody(
     supervisor.engine.kill()
     assert not supervisor.engine.alive
     assert "engine 12345 does not end" in caplog.text
+
+
+def charged(desk: Desk, job: str) -> int:
+    """NFE that an API key pays for a job which has ended and was charged 100 when it was accepted."""
+    today = int(cast("Any", desk.redis.time())[0]) // 86_400
+    desk.redis.hset(spent_key("key"), mapping={"day": today, "nfe": 100})
+    desk.redis.hset(charges_key("key"), job, f"{today}:100")
+    desk.redis.eval(SETTLE_SCRIPT, 2, spent_key("key"), charges_key("key"))
+    assert not desk.redis.exists(charges_key("key"))
+    return int(cast("Any", desk.redis.hget(spent_key("key"), "nfe")))
+
+
+def test_a_job_lost_for_good_is_charged_what_it_had_spent(desk: Desk, supervisor: Supervisor) -> None:
+    job = begun(desk)
+    progress = desk.record(job).progress.model_copy(update={"nfe_spent": 60, "baseline_nfe_spent": 8})
+    desk.redis.hset(job_key(job), "progress", progress.model_dump_json())
+    supervisor.report_lost(job)
+    usage = desk.record(job).usage
+    assert usage
+    assert usage.baseline
+    assert (usage.nfe_spent, usage.baseline.nfe_spent) == (60, 8)
+    assert usage.seconds.queued > 0
+    assert charged(desk, job) == 68
+    totals = Totals.from_hash(cast("Any", desk.redis.hgetall(totals_key("shapes"))))
+    assert totals.nfe == 68
+
+
+@pytest.mark.parametrize("cancel_requested", ["0", "1"])
+def test_an_end_before_the_first_round_of_an_execution_is_charged_what_others_had_spent(
+    desk: Desk, cancel_requested: str
+) -> None:
+    job = begun(desk)
+    desk.redis.hset(job_key(job), mapping={"cancel_requested": cancel_requested})
+    desk.runner.engine.rewards[sabotage.NAME] = Faulty(ValueError("no"))
+    desk.runner.run(job)
+    record = desk.record(job)
+    assert record.status is (Status.CANCELED if cancel_requested == "1" else Status.FAILED)
+    assert charged(desk, job) == 7
 
 
 def test_a_job_lost_for_good_says_so_once(desk: Desk, supervisor: Supervisor) -> None:
