@@ -116,7 +116,8 @@ class Search:
                     scores[name] = checked_score(name, reward, images, self.request.prompt, params).tolist()
             except RewardFailedError as error:
                 log.warning("the held-out reward %s is left out: %s", name, error.__cause__)
-        self.metered.asking(None)
+            finally:
+                self.metered.asking(None)
         return scores
 
 
@@ -125,7 +126,7 @@ class Engine:
     """A loaded model; rewards are loaded when first named and then kept. One thread uses it.
 
     `halved` is called whenever memory ran out and a search goes on with half as many rows in a call;
-    `asking` whenever a reward is loaded or asked, with its name, and with None when it has answered.
+    `asking` whenever a reward is loaded or asked, with its name, and with None when that is over.
     """
 
     model: str
@@ -221,10 +222,12 @@ class Engine:
             factory = PLUGINS[name].factory if name in PLUGINS else None
             needs = self.needs.get(name, {})
             self.headroom.forget()
-            self.asking(name)
             device = self.reward_devices.get(name, self.device)
-            self.rewards[name] = registry.load_reward(name, device, factory=factory, **needs)
-            self.asking(None)
+            self.asking(name)
+            try:
+                self.rewards[name] = registry.load_reward(name, device, factory=factory, **needs)
+            finally:
+                self.asking(None)
         return self.rewards[name]
 
     def open(self, request: ResolvedRequest, before: int = 0, image: Image | None = None) -> Search:

@@ -55,7 +55,7 @@ class Metered:
     """A session and a reward as `sampling` wants them.
 
     Attributes:
-        asking: told which reward is asked, and None once all have answered.
+        asking: told which reward is asked, and None once all have answered, or one has failed.
         rows: of the latest call: where memory ran out, it did so for so many.
     """
 
@@ -98,10 +98,12 @@ class Metered:
         self.rows = len(x0)
         with self.clock.time("decode", ModelFailedError):
             images = self.session.decode(x0)
-        with self.clock.time("reward", RewardFailedError):
-            total = self.reward.evaluate(images, self.prompt, self.asking)
-            parts = {name: scores.tolist() for name, scores in total.parts.items()}
-            rewards: list[float] = total.scores.tolist()
-        self.asking(None)
+        try:
+            with self.clock.time("reward", RewardFailedError):
+                total = self.reward.evaluate(images, self.prompt, self.asking)
+                parts = {name: scores.tolist() for name, scores in total.parts.items()}
+                rewards: list[float] = total.scores.tolist()
+        finally:
+            self.asking(None)
         rows = [{name: values[row] for name, values in parts.items()} for row in range(len(rewards))]
         return Scores(rewards=rewards, parts=rows, images=images.detach()), total.scores

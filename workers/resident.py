@@ -88,7 +88,7 @@ class Resident:
         berths: of the device, where workers share it; None: nobody asks this one to leave.
 
     Attributes:
-        hung_in: the reward that the latest engine lost waited for, where it hung in one.
+        hung_in: the reward that the latest `run` waited for in vain; None where it hung in none.
     """
 
     spec: Spec

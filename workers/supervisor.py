@@ -76,13 +76,14 @@ class Supervisor:
     def run(self, job_id: str) -> Ending:
         """Run a job to its final status, or give it back: never is it lost here."""
         untaken, fence = 0, None
+        hangs: list[str | None] = []
         while not self.stopping.is_set():
             record = patiently(lambda: load(self.connection, job_id))
             if record is None or record.status.final:
                 return Ending.DONE
             losses = max(record.losses, untaken)
             if losses >= self.max_attempts:
-                self.report_lost(job_id, self._hung())
+                self.report_lost(job_id, self._hung(hangs[-losses:], losses))
                 return Ending.DONE
             if losses > 1 and self.stopping.wait(min(2.0 ** (losses - 2), LONGEST_PAUSE)):
                 break
@@ -94,6 +95,7 @@ class Supervisor:
             ending = self._execute(record)
             if ending is not Ending.LOST:
                 return ending
+            hangs.append(self.engine.hung_in)
             after = patiently(lambda: load(self.connection, job_id))
             taken = after is None or after.attempts > record.attempts
             untaken = 0 if taken else untaken + 1
@@ -196,13 +198,19 @@ class Supervisor:
             meanwhile()
         return self.stopping.is_set()
 
-    def _hung(self) -> JobError | None:
-        """What a job is told whose latest execution here waited for a reward in vain."""
-        if self.engine.hung_in is None:
+    def _hung(self, hangs: list[str | None], losses: int) -> JobError | None:
+        """What a job is told whose executions all waited for the same reward in vain.
+
+        Args:
+            hangs: the reward that each of those which were lost here hung in; None: it did not hang in one.
+            losses: how many were lost, here or elsewhere.
+        """
+        [name, *others] = {*hangs} or {None}
+        if name is None or others or len(hangs) < losses:
             return None
         seconds = self.engine.spec.worker_settings.hang_seconds
         detail = (
-            f"reward '{self.engine.hung_in}' gave no answer within {seconds:g} s, each time it was tried: "
+            f"reward '{name}' gave no answer within {seconds:g} s, each time it was tried: "
             "ask for another reward, mend it, or raise ROLLOVER_HANG_SECONDS where it is only slow"
         )
         return JobError(code="reward_failed", title=ERRORS["reward_failed"].title, detail=detail)

@@ -22,6 +22,7 @@ from contracts.keys import charges_key, job_key, spent_key, totals_key
 from contracts.settings import Settings
 from contracts.totals import Totals
 from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
+from models.rewards.brightness import Brightness
 from tests.workers import sabotage
 from tests.workers.conftest import Desk, Faulty
 from workers.hold import Hold, connect
@@ -171,6 +172,50 @@ def test_a_reward_that_hangs_each_time_fails_the_job_by_its_name(
     assert (record.error.code, record.attempts) == ("reward_failed", 1)
     assert f"reward '{sabotage.NAME}' gave no answer within 6 s" in record.error.detail
     assert "ROLLOVER_HANG_SECONDS" in record.error.detail
+
+
+def test_a_reward_is_not_blamed_for_another_jobs_hang_or_another_death(
+    desk: Desk, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost: list[str | None] = [sabotage.NAME, sabotage.NAME, None]
+
+    def run(*_: object) -> Ending:
+        supervisor.engine.hung_in = lost.pop(0)
+        return Ending.LOST
+
+    monkeypatch.setattr(supervisor.engine, "run", run)
+    monkeypatch.setattr(supervisor, "mend", lambda _: True)
+    supervisor.max_attempts = 2
+    hung, mixed, other = desk.submit(), desk.submit(), desk.submit()
+    desk.redis.hset(job_key(other), mapping={"status": "running", "attempts": 2, "lost": 1})
+    codes: list[str] = []
+    for job in (hung, other):
+        supervisor.run(job)
+        error = desk.record(job).error
+        assert error
+        codes.append(error.code)
+    lost[:] = [None, sabotage.NAME]
+    supervisor.run(mixed)
+    error = desk.record(mixed).error
+    assert error
+    assert [*codes, error.code] == ["reward_failed", "worker_lost", "worker_lost"]
+
+
+def test_a_reward_that_raised_is_not_waited_for_any_more(desk: Desk) -> None:
+    asked: list[str | None] = []
+    engine = desk.runner.engine
+    engine.asking = asked.append
+    engine.rewards["brightness"] = Faulty(ValueError("no"))
+    desk.run()
+    assert asked == ["brightness", None]
+    asked.clear()
+    engine.rewards["brightness"], engine.rewards["sharpness"] = Brightness(), Faulty(ValueError("no"))
+    assert desk.run(held_out=["sharpness"]).status is Status.SUCCEEDED
+    assert asked[-2:] == ["sharpness", None]
+    asked.clear()
+    engine.needs = {"colorfulness": {"nonsense": 1}}
+    assert desk.run(reward="colorfulness").status is Status.FAILED
+    assert asked == ["colorfulness", None]
 
 
 def test_a_jobs_own_error_is_not_tried_again(desk: Desk, supervisor: Supervisor) -> None:
