@@ -1,5 +1,6 @@
 """The resident engine: one model and its rewards, loaded once and warm for every job."""
 
+import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -29,7 +30,7 @@ from sampling.strategies import make_strategy
 from sampling.strategy import Strategy
 from workers.devices import usable
 from workers.diagnosis import cause_of, device_fault, out_of_memory
-from workers.failures import ModelFailedError, RewardFailedError
+from workers.failures import JobFailedError, ModelFailedError, RewardFailedError
 from workers.headroom import Headroom, Kind, memory_of
 from workers.loading import refuse_too_large, source_of
 from workers.meter import Asking, Clock, Metered, device_wait, nobody
@@ -123,7 +124,7 @@ class Search:
 
 @dataclass
 class Engine:
-    """A loaded model; rewards are loaded when first named and then kept. One thread uses it.
+    """A loaded model; rewards are loaded when first named, and kept while there is room. One thread uses it.
 
     `halved` is called whenever memory ran out and a search goes on with half as many rows in a call;
     `asking` whenever a reward is loaded or asked, with its name, and with None when that is over.
@@ -233,6 +234,8 @@ class Engine:
     def open(self, request: ResolvedRequest, before: int = 0, image: Image | None = None) -> Search:
         """Make a request ready: encode its prompt, fetch its rewards. The time goes to `load`.
 
+        Where there is no memory for that, rewards that it does not name make room.
+
         Args:
             request: its budget is added to what was spent before.
             before: evaluations made by the searches that it goes on from.
@@ -242,6 +245,27 @@ class Engine:
             workers.failures.JobFailedError: the model or a reward could not be made ready, or there is no
                 memory for a call of one row.
         """
+        named = {term.name for term in request.reward} | {*request.held_out}
+        try:
+            return self._opened(request, before, image)
+        except JobFailedError as error:
+            if not out_of_memory(error) or self.rewards.keys() <= named:
+                raise
+        # Outside the handler: the error's traceback holds the tensors that memory is needed for.
+        self._forget_rewards(self.rewards.keys() - named)
+        return self._opened(request, before, image)
+
+    def _forget_rewards(self, names: set[str]) -> None:
+        """Have the memory of some rewards back; they are loaded again when a request names them."""
+        log.warning("memory ran out; rewards that make room: %s", ", ".join(sorted(names)))
+        for name in names:
+            del self.rewards[name]
+        self.headroom.forget()
+        gc.collect()
+        torch.cuda.empty_cache()
+
+    def _opened(self, request: ResolvedRequest, before: int, image: Image | None) -> Search:
+        """What `open` returns."""
         clock = Clock(device_wait(self.device))
         with clock.time("load", RewardFailedError):
             rewards = {term.name: self.reward(term.name) for term in request.reward}

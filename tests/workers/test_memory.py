@@ -156,6 +156,28 @@ def test_a_job_for_which_there_is_no_room_ends_as_out_of_memory(desk: Desk, devi
     assert record.error.code == "out_of_memory"
 
 
+def test_rewards_that_a_job_does_not_name_make_room_for_it(
+    desk: Desk, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = desk.runner.engine
+    engine.rewards |= {"brightness": Brightness(), "sharpness": Brightness(), "colorfulness": Brightness()}
+    engine.headroom.memory = device
+    measure = device.peak
+
+    def crowded(call: Callable[[], object]) -> int:
+        if "colorfulness" in engine.rewards:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return measure(call)
+
+    monkeypatch.setattr(device, "peak", crowded)
+    record = desk.run(held_out=["sharpness"])
+    assert record.status is Status.SUCCEEDED, record.error
+    assert engine.rewards.keys() == {"brightness", "sharpness"}
+    record = desk.run(reward="colorfulness")
+    assert record.error
+    assert (record.error.code, engine.rewards.keys()) == ("out_of_memory", {"colorfulness"})
+
+
 def test_a_reward_that_fails_does_not_keep_a_worker_from_starting(
     engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
