@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
@@ -17,6 +16,7 @@ from contracts.keys import checkpoint_path, checkpoints_path
 from sampling.checkpoint import restore, save
 from sampling.errors import CheckpointError
 from sampling.state import State
+from workers.diagnosis import device_fault, out_of_memory
 from workers.previews import Seen
 from workers.store import ArtifactStore
 
@@ -133,13 +133,16 @@ class Checkpoints:
 def read(store: ArtifactStore, record: Record, device: torch.device) -> Standing | None:
     """What a job can go on from; None where there is nothing, or nothing that can be read.
 
-    An extension that has lost its own state goes on from that of the job it extends.
+    An extension that has lost its own state goes on from that of the job it extends. Raises what the device
+    does where it has no memory for a state, or is broken.
     """
     for found in _named(record):
         path = checkpoint_path(record.id, found.attempt, found.nfe)
         try:
             standing = loads(store.get(path), device)
-        except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+        except Exception as error:  # a broken file may raise anything
+            if out_of_memory(error) or device_fault(error):
+                raise
             log.warning("%s starts over, its checkpoint cannot be read: %s", record.id, error)
         else:
             return standing if found.attempt else inherited(standing)

@@ -138,11 +138,15 @@ class Execution:
 
     def __post_init__(self) -> None:
         record, runner = self.hold.record, self.runner
+        self._checkpoints = Checkpoints(runner.store, record.id, self.hold.attempt, record.checkpoint)
+
+    def _begin(self) -> None:
+        """Read what earlier executions have left, and go on from there."""
+        record, runner = self.hold.record, self.runner
         self._standing = read(runner.store, record, runner.engine.device)
         memory = self._standing.memory if self._standing else Memory()
         before = memory.seconds.get("total", 0.0)
         self._results = Results(self.hold, runner.store, before=before, tick=runner.tick)
-        self._checkpoints = Checkpoints(runner.store, record.id, self.hold.attempt, record.checkpoint)
         self._publisher = Publisher(self.hold, runner.store, self._checkpoints)
         self._pictures = LevelPictures(self._standing.seen if self._standing else ())
         self._limits = Limits(
@@ -152,18 +156,19 @@ class Execution:
             best=memory.best,
             best_at=memory.best_at,
         )
-
-    def run(self) -> None:
-        """Search, store and finish; see `Runner.run`."""
-        record = self.hold.record
         done = self._standing.nfe if self._standing else 0
         log.info("begins after %d of %d NFE", done, record.request.budget.nfe)
         if self.hold.attempt > 1:
             self._resume()
-        if record.cancel_requested and self._standing is None:
-            self._end(canceled_event(record), Status.CANCELED, usage=record.usage_so_far)
-            return
+
+    def run(self) -> None:
+        """Search, store and finish; see `Runner.run`."""
+        record = self.hold.record
         try:
+            self._begin()
+            if record.cancel_requested and self._standing is None:
+                self._end(canceled_event(record), Status.CANCELED, usage=record.usage_so_far)
+                return
             with tracing.span("load"):
                 self._search = self._opened()
             with self._publisher:

@@ -115,6 +115,36 @@ def test_one_that_gets_no_further_is_counted(desk: Desk) -> None:
         assert desk.record(job).losses == times
 
 
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory"),
+        (IndexError("list index out of range"), None),
+        (RuntimeError("shape is invalid"), None),
+    ],
+)
+def test_a_state_whose_reading_fails_does_not_end_the_engine(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, fault: Exception, code: str | None
+) -> None:
+    def failing(*_: object) -> Standing:
+        raise fault
+
+    job = desk.submit()
+    killed(desk, job, 10)
+    spent = desk.record(job).progress.nfe_spent
+    assert desk.record(job).checkpoint
+    monkeypatch.setattr("workers.checkpoints.loads", failing)
+    desk.runner.run(job)
+    record = desk.record(job)
+    assert record.usage
+    if code:
+        assert record.error
+        assert (record.error.code, record.usage.nfe_spent) == (code, spent)
+    else:
+        assert record.status is Status.SUCCEEDED, record.error
+        assert record.usage.nfe_redone == spent
+
+
 def test_progress_never_goes_back(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.execution.EVERY_NFE", 1000)
     job = desk.submit(search={"strategy": "best_of_n"})
