@@ -66,23 +66,16 @@ class GenerationJob(Job):
                 self.connection.zrem(registry.key, name)
 
     @property
-    def success_callback(self) -> Callable[..., Any]:
-        """None of Redis' choosing."""
-        return _nothing
+    def success_callback(self) -> None:
+        """None of Redis' choosing, and none at all: RQ limits its time, which only the main thread can."""
 
     @property
-    def failure_callback(self) -> Callable[..., Any]:
-        """None of Redis' choosing."""
-        return _nothing
+    def failure_callback(self) -> None:
+        """See `success_callback`."""
 
     @property
-    def stopped_callback(self) -> Callable[..., Any]:
-        """None of Redis' choosing."""
-        return _nothing
-
-
-def _nothing(*_: object) -> None:
-    """Do nothing."""
+    def stopped_callback(self) -> None:
+        """See `success_callback`."""
 
 
 class NoDeathPenalty(BaseDeathPenalty):

@@ -1,6 +1,7 @@
 """The RQ side: what a worker takes, refuses and survives."""
 
 import json
+import logging
 import signal
 import threading
 import time
@@ -142,9 +143,12 @@ def test_an_unreadable_job_ends_as_lost_when_its_tries_are_used_up(
     assert record.error.code == "worker_lost"
 
 
-def test_an_abandoned_job_is_taken_over(desk: Desk, worker: GenerationWorker, raw: Redis) -> None:
+def test_an_abandoned_job_is_taken_over(
+    desk: Desk, worker: GenerationWorker, raw: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
     job = desk.submit()
     abandon(job, worker, raw)
+    assert [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR] == []
     worker.work(burst=True)
     assert desk.record(job).status is Status.SUCCEEDED
     assert not Job.exists(job, connection=raw)
