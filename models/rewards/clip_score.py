@@ -25,7 +25,8 @@ class ClipScore:
         maximum=2.5,
         differentiable=True,
         source="arXiv 2104.08718, section 3",
-        fetch=("openai/clip-vit-base-patch32",),
+        # Its main branch has a pickle only.
+        fetch=("openai/clip-vit-base-patch32 --revision refs/pr/15",),
     )
 
     def __init__(self, device: torch.device | str = "cpu", folder: Path | None = None) -> None:

@@ -29,10 +29,12 @@ class Table:
         self.cells: dict[Place, list[bool]] = defaultdict(list)
         self.places: dict[str, Place] = {}
 
-    def pytest_collection_modifyitems(self, items: list[pytest.Function]) -> None:
-        """Note where each test stands in the table; it has at most one place."""
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Function]) -> None:
+        """Note where each test stands in the table, one place at most; with `--collect-only` as passed."""
         placed = ((item.nodeid, self.place(item)) for item in items)
         self.places |= {test: place for test, place in placed if place}
+        if config.option.collectonly:
+            self.cells.update({place: [True] for place in self.places.values()})
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Fill a cell."""
@@ -53,9 +55,9 @@ class Table:
         return ["| " + " | ".join(row) + " |" for row in (*head, *rows)]
 
 
-def run(table: Table, files: Sequence[Path], order: Iterable[str] = ()) -> int:
+def run(table: Table, files: Sequence[Path], order: Iterable[str] = (), options: Sequence[str] = ()) -> int:
     """Run the tests of these files, print the table, and return pytest's exit code."""
     with redirect_stdout(sys.stderr):
-        code = pytest.main(["-q", "--no-header", "-p", "no:randomly", *map(str, files)], [table])
+        code = pytest.main(["-q", "--no-header", "-p", "no:randomly", *options, *map(str, files)], [table])
     sys.stdout.write("\n".join(table.lines(order)) + "\n")
     return code

@@ -1,4 +1,7 @@
-"""Run the checks of every reward and print them as a table: `python -m tests.models.rewards`."""
+"""Run the checks of every reward and print them as a table: `python -m tests.models.rewards`.
+
+With `--collect-only` it says at once which checks there are.
+"""
 
 import sys
 from pathlib import Path
@@ -59,4 +62,4 @@ def place(item: pytest.Function) -> Place | None:
 
 if __name__ == "__main__":
     table = Table("reward", ["formula", *dict.fromkeys(CHECKS.values())], place)
-    sys.exit(run(table, FILES, [f"`{name}`" for name in REWARDS]))
+    sys.exit(run(table, FILES, [f"`{name}`" for name in REWARDS], sys.argv[1:]))
