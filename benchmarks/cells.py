@@ -3,25 +3,37 @@
 import csv
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from benchmarks.tables import RESULTS
 
 FILE = RESULTS / "search.csv"
 ROOT = Path(__file__).parent.parent
-DECIDES = ("sampling/**/*.py", "models/rewards/*.py", "models/shapes/*.*", "models/shapes/weights/**/*.*")
+DECIDES = (
+    "sampling/*.py",
+    "sampling/strategies/*.py",
+    *(f"models/{name}.py" for name in ("modular", "families", "processors", "weights")),
+    *(f"models/rewards/{name}.py" for name in ("composite", "scene_match", "object_count", "scene_exact")),
+    *(f"models/shapes/{name}" for name in ("world.py", "judge.py", "detector.*", "weights/**/*.*")),
+    *(f"benchmarks/{name}.py" for name in ("methods", "setup", "together")),
+)
+"""What computes a cell."""
+APART = ("sampling/calibration.py", "sampling/checkpoint.py")
+"""What `DECIDES` names, and no search of a benchmark calls."""
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True, order=True)
 class Cell:
-    """Which search: prompt is a number in the hard set, nfe the budget."""
+    """Which search: prompt is a number in the hard set, nfe the budget, precision that of matrix products."""
 
     reward: str
     nfe: int
     method: str
     prompt: int
     seed: int
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -34,6 +46,7 @@ class Result:
         spent: NFE.
         picture: benchmarks.pictures.print_of the picture; empty where it was not taken.
         draws: evaluations at each level of the grid, of `rbf` only: "25.9.14" and so on.
+        code: digest of the code and weights that made it; "unknown" of cells older than this column.
     """
 
     given: float
@@ -41,6 +54,7 @@ class Result:
     spent: int
     picture: str = ""
     draws: str = ""
+    code: str = "unknown"
 
 
 Cells = dict[Cell, Result]
@@ -50,13 +64,19 @@ COLUMNS = [field.name for kind in (Cell, Result) for field in fields(kind)]
 def digest() -> str:
     """Of the weights and of the code that decides what a search finds."""
     whole = hashlib.sha256()
-    for path in sorted(path for pattern in DECIDES for path in ROOT.glob(pattern)):
+    for path in decisive():
         whole.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
     return whole.hexdigest()[:16]
 
 
+def decisive() -> list[Path]:
+    """The files that the digest is of."""
+    apart = {ROOT / path for path in APART}
+    return sorted(path for pattern in DECIDES for path in ROOT.glob(pattern) if path not in apart)
+
+
 def read(file: Path = FILE) -> tuple[str, Cells]:
-    """The digest that the cells were made under, and the cells; of a line cut off by a kill nothing."""
+    """The digest that the cells were last checked under, and they; of a line cut off by a kill nothing."""
     if not file.exists():
         return digest(), {}
     first, *lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -65,7 +85,7 @@ def read(file: Path = FILE) -> tuple[str, Cells]:
 
 
 def write(cells: Mapping[Cell, Result], file: Path = FILE) -> None:
-    """Write all cells, in order, under the present digest."""
+    """Write all cells, in order, as checked under the present digest."""
     file.parent.mkdir(exist_ok=True)
     beside = file.with_suffix(".new")
     beside.write_text(f"# {digest()}\n{','.join(COLUMNS)}\n", encoding="utf-8")
@@ -81,12 +101,11 @@ def append(cells: Iterable[tuple[Cell, Result]], file: Path = FILE) -> None:
 
 
 def _short(result: Result) -> Result:
-    return Result(
-        round(result.given, 5), round(result.held_out, 5), result.spent, result.picture, result.draws
-    )
+    return replace(result, given=round(result.given, 5), held_out=round(result.held_out, 5))
 
 
 def _parsed(row: Mapping[str, str]) -> tuple[Cell, Result]:
-    cell = Cell(row["reward"], int(row["nfe"]), row["method"], int(row["prompt"]), int(row["seed"]))
-    given, held_out = float(row["given"]), float(row["held_out"])
-    return cell, Result(given, held_out, int(row["spent"]), row["picture"], row["draws"])
+    numbers = {name: int(row[name]) for name in ("nfe", "prompt", "seed")}
+    cell = Cell(reward=row["reward"], method=row["method"], precision=row["precision"], **numbers)
+    given, held_out, spent = float(row["given"]), float(row["held_out"]), int(row["spent"])
+    return cell, Result(given, held_out, spent, row["picture"], row["draws"], row["code"])

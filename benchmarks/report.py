@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,11 @@ LEAST = 8
 """Prompts that a table needs."""
 PREFACE = """# search
 
-Made by `python -m benchmarks.search` from benchmarks/results/search.csv;
-[search.md](../search.md) says what is compared.
-Mean ± standard error over prompts, all methods of a table on the same cells."""
+Made by `python -m benchmarks.search` from benchmarks/results/search.csv, whose {cells} cells were
+last checked under code and weights of digest {checked}; [search.md](../search.md) says what is compared.
+Mean ± standard error over prompts, all methods of a table on the same prompts, seeds and precision.
+Prompts share their noises where seeds are 0 and 1, so the errors of means are too small there, and those of
+differences hold for these noises."""
 IMAGES = TABLES.parent / "images"
 LINES = {
     "rbf": "C3",
@@ -41,30 +43,55 @@ LINES = {
     "best_of_n, 10 steps": "k",
 }
 
-Key = tuple[int, int]
-"""Prompt and seed: what cells of two methods are paired by."""
+Key = tuple[int, int, str]
+"""Prompt, seed and precision: what cells of two methods are paired by."""
 Value = Callable[[Result], float]
 VALUES: Mapping[str, Value] = {"given": lambda r: r.given, "held_out": lambda r: r.held_out}
+Searches = tuple[str, int]
+"""A method at a budget."""
+PLAINEST = "best_of_n, 1 step"
+DIFFERENCES: Mapping[str, Sequence[tuple[Searches, Searches]]] = {
+    "Over one-step best-of-n": [
+        ((PLAINEST, nfe), (method, nfe))
+        for nfe in BUDGETS
+        for method in MAIN
+        if method not in ("base", PLAINEST)
+    ],
+    "More NFE": [
+        ((method, few), (method, many))
+        for few, many in pairwise(BUDGETS)
+        for method in MAIN
+        if method != "base"
+    ],
+}
+"""What is compared pair by pair, each with as many pairs as it has: from, to."""
 
 
 def of(done: Cells, reward: str, nfe: int, method: str) -> dict[Key, Result]:
     """One method's cells at one budget."""
     budget = BASE_NFE if METHODS[method].strategy == "base" else nfe
     wanted = (reward, budget, method)
-    return {(c.prompt, c.seed): r for c, r in done.items() if (c.reward, c.nfe, c.method) == wanted}
+    return {
+        (c.prompt, c.seed, c.precision): r for c, r in done.items() if (c.reward, c.nfe, c.method) == wanted
+    }
+
+
+def once(keys: Iterable[Key]) -> list[Key]:
+    """In order, each prompt and seed once: in float32 where it is there."""
+    return sorted({key[:2]: key for key in sorted(keys)}.values())
 
 
 def common(done: Cells, reward: str, nfe: int, methods: Sequence[str]) -> dict[str, dict[Key, Result]]:
     """The methods that have cells, each with those that all of them have, in the order of prompts."""
     found = {name: own for name in methods if (own := of(done, reward, nfe, name))}
-    shared = sorted(set.intersection(*map(set, found.values()))) if found else []
+    shared = once(set.intersection(*map(set, found.values()))) if found else []
     return {name: {key: own[key] for key in shared} for name, own in found.items()}
 
 
 def column(results: Mapping[Key, Result], value: Value) -> list[float]:
     """Values by prompt, means over its seeds: prompts are independent, seeds of one are not."""
     by_prompt: dict[int, list[float]] = {}
-    for (prompt, _), result in results.items():
+    for (prompt, *_), result in results.items():
         by_prompt.setdefault(prompt, []).append(value(result))
     return [statistics.fmean(values) for values in by_prompt.values()]
 
@@ -91,16 +118,39 @@ def tables(done: Cells) -> Iterable[str]:
             for nfe in BUDGETS:
                 results = common(done, reward, nfe, methods)
                 keys = [*results.get(OURS, {})]
-                prompts = len({prompt for prompt, _ in keys})
+                prompts = len({prompt for prompt, *_ in keys})
                 if prompts >= LEAST and len(results) > 1:
-                    seeds = f"{len(keys)} searches of {prompts} prompts each"
+                    half = sum(precision == "bfloat16" for *_, precision in keys)
+                    seeds = f"{len(keys)} searches of {prompts} prompts each, {half} in bfloat16"
                     yield f"## {title}: {reward}, {nfe} NFE, {seeds}\n\n{compared(results, reward)}"
+    for title, pairs in DIFFERENCES.items():
+        for reward in REWARDS:
+            if gains := differences(done, reward, pairs):
+                yield f"## {title}: {reward}, differences by pairs\n\n{gains}"
 
 
-def write(done: Cells) -> None:
-    """Write tables and plots."""
+def differences(done: Cells, reward: str, pairs: Sequence[tuple[Searches, Searches]]) -> str:
+    """A table: what the latter of two kinds of search has over the former, by pairs; empty without any."""
+    lines: list[list[str]] = []
+    for (method, nfe), (other, budget) in pairs:
+        one, two = of(done, reward, nfe, method), of(done, reward, budget, other)
+        keys = once(one.keys() & two.keys())
+        if len({prompt for prompt, *_ in keys}) < LEAST:
+            continue
+        line = [f"{method}, {nfe} NFE", f"{other}, {budget} NFE"]
+        columns = [
+            [column({key: own[key] for key in keys}, value) for own in (one, two)]
+            for value in VALUES.values()
+        ]
+        gains = [[b - a for a, b in zip(*column, strict=True)] for column in columns]
+        lines.append([*line, str(len(gains[0])), *map(shown, gains)])
+    return table(["from", "to", "prompts", reward, f"{HELD_OUT} (held out)"], lines) if lines else ""
+
+
+def write(checked: str, done: Cells) -> None:
+    """Write tables and plots of cells that were last checked under a digest."""
     TABLES.mkdir(exist_ok=True)
-    text = "\n\n".join([PREFACE, *tables(done)])
+    text = "\n\n".join([PREFACE.format(cells=len(done), checked=checked), *tables(done)])
     (TABLES / "search.md").write_text(text + "\n", encoding="utf-8")
     IMAGES.mkdir(exist_ok=True)
     plot_budgets(done, IMAGES / "search_budget.png")
@@ -150,10 +200,11 @@ def plot_levels(done: Cells, path: Path) -> None:
     figure, panels = axes(2)
     for panel, method in zip(panels, (OURS, "rbf, upstream"), strict=True):
         for nfe in BUDGETS:
+            own = of(done, REWARDS[0], nfe, method)
             rows = [
-                [int(draws) / result.spent for draws in result.draws.split(".")]
-                for result in of(done, REWARDS[0], nfe, method).values()
-                if result.draws
+                [int(draws) / own[key].spent for draws in own[key].draws.split(".")]
+                for key in once(own)
+                if own[key].draws
             ]
             if len(rows) >= LEAST:
                 shares = [statistics.fmean(level) for level in zip(*rows, strict=True)]
@@ -166,13 +217,15 @@ def plot_levels(done: Cells, path: Path) -> None:
 
 
 def spread(results: Mapping[Key, Result]) -> list[float]:
-    """By prompt, the mean distance of the pictures of two seeds."""
-    prints: dict[int, list[str]] = {}
-    for (prompt, _), result in results.items():
+    """By prompt, the mean distance of the pictures of two seeds in the same precision."""
+    prints: dict[tuple[int, str], list[str]] = {}
+    for (prompt, _, precision), result in results.items():
         if result.picture:
-            prints.setdefault(prompt, []).append(result.picture)
-    pairs = [[*combinations(own, 2)] for own in prints.values() if len(own) > 1]
-    return [statistics.fmean(distance(*pair) for pair in own) for own in pairs]
+            prints.setdefault((prompt, precision), []).append(result.picture)
+    distances: dict[int, list[float]] = {}
+    for (prompt, _), own in prints.items():
+        distances.setdefault(prompt, []).extend(distance(*pair) for pair in combinations(own, 2))
+    return [statistics.fmean(own) for own in distances.values() if own]
 
 
 def plot_diversity(done: Cells, path: Path) -> None:

@@ -19,7 +19,7 @@ from multiprocessing import get_context
 import torch
 
 from benchmarks import cells, report
-from benchmarks.cells import Cell, Cells, Result
+from benchmarks.cells import PRECISIONS, Cell, Cells, Result
 from benchmarks.methods import BASE_NFE, METHODS, ORDER, Stage
 from benchmarks.pictures import print_of
 from benchmarks.setup import Task, picture, searched
@@ -30,7 +30,8 @@ from sampling.strategies import make_strategy
 
 PROMPTS = 200
 CHECKED = 5
-"""Old cells of each method that are made again when the code has changed: most must come out as they were.
+"""Old cells of each method that are made again when the code has changed, and replaced: most must come out as
+they were, or the method begins anew.
 
 Not all: in bfloat16, or on another processor, rounding turns a close decision now and then."""
 
@@ -39,10 +40,9 @@ Made = list[tuple[Cell, Result]]
 
 @dataclass(frozen=True)
 class Device:
-    """Where, in bfloat16 or not, and how much at once: searches side by side, rows in one call."""
+    """Where, and how much at once: searches side by side, rows in one call."""
 
     name: str
-    half: bool
     together: int
     rows: int
 
@@ -62,7 +62,9 @@ def possible(method: str, nfe: int) -> bool:
     return nfe != BASE_NFE and make_strategy(chosen.strategy, chosen.params).minimum_nfe(chosen.moves) <= nfe
 
 
-def missing(stages: Sequence[Stage], done: Mapping[Cell, Result]) -> Iterator[list[Cell]]:
+def missing(
+    stages: Sequence[Stage], done: Mapping[Cell, Result], precision: str = "float32"
+) -> Iterator[list[Cell]]:
     """Cells to be made, in groups of one prompt and reward; each cell once."""
     asked: set[Cell] = set()
     for stage in stages:
@@ -70,7 +72,7 @@ def missing(stages: Sequence[Stage], done: Mapping[Cell, Result]) -> Iterator[li
             for prompt in stage.prompts:
                 group = [
                     cell
-                    for cell in stage.cells(reward, prompt)
+                    for cell in stage.cells(reward, prompt, precision)
                     if cell not in done and cell not in asked and possible(cell.method, cell.nfe)
                 ]
                 asked.update(group)
@@ -79,9 +81,10 @@ def missing(stages: Sequence[Stage], done: Mapping[Cell, Result]) -> Iterator[li
 
 
 def measure(group: Sequence[Cell], device: Device) -> Made:
-    """Make cells of one prompt and reward, side by side."""
+    """Make cells of one prompt, reward and precision, side by side."""
     torch.set_num_threads(1)
-    task = Task.of(prompts()[group[0].prompt], group[0].reward, device.name, half=device.half)
+    half = group[0].precision == "bfloat16"
+    task = Task.of(prompts()[group[0].prompt], group[0].reward, device.name, half=half)
     methods = [METHODS[cell.method] for cell in group]
     problems = [task.problem(c.nfe, c.seed, m.moves) for c, m in zip(group, methods, strict=True)]
     chosen = {id(problem.sampler): method for problem, method in zip(problems, methods, strict=True)}
@@ -96,10 +99,17 @@ def measure(group: Sequence[Cell], device: Device) -> Made:
                 spent=state.ledger.nfe_spent,
                 picture=mark,
                 draws=draws_of(state) if METHODS[cell.method].strategy == "rbf" else "",
+                code=loaded(),
             ),
         )
         for cell, state, image, mark in zip(group, states, pictures, print_of(pictures), strict=True)
     ]
+
+
+@cache
+def loaded() -> str:
+    """The digest of what this process runs: files that change later do not count."""
+    return cells.digest()
 
 
 def draws_of(state: State) -> str:
@@ -126,27 +136,30 @@ def make(groups: Iterator[list[Cell]], device: Device, processes: int, until: fl
 
 
 def still_true(old: Cells, remake: Callable[[Iterator[list[Cell]]], Iterator[Made]]) -> Cells:
-    """Those of the old cells whose method, by a few of them made again, still comes to the same.
+    """The cells that still count: those whose method, by a few of them made again, comes to the same.
 
-    Asked for when weights, rewards or the code of the search have changed since the cells were made.
+    Asked for when weights, rewards or the code of the search have changed since the last check. The few that
+    are made again take the place of the old ones, whatever they came to.
 
     Args:
         old: all of them.
         remake: makes groups of cells anew.
     """
     old = {cell: result for cell, result in old.items() if cell.method in METHODS}
+    stale = {cell for cell, result in old.items() if result.code != loaded()}
     few: dict[str, list[Cell]] = {}
-    for cell in sorted(old, key=lambda cell: (cell.nfe, cell.prompt)):
+    for cell in sorted(stale, key=lambda cell: (cell.nfe, cell.prompt)):
         few.setdefault(cell.method, []).append(cell)
     groups = ([cell] for own in few.values() for cell in own[:: math.ceil(len(own) / CHECKED)])
+    remade = {cell: result for made in remake(groups) for cell, result in made}
     votes: Counter[str] = Counter()
-    for made in remake(groups):
-        for cell, result in made:
-            same = abs(result.given - old[cell].given) < 0.01 and result.spent == old[cell].spent
-            votes[cell.method] += 1 if same else -1
+    for cell, result in remade.items():
+        same = abs(result.given - old[cell].given) < 0.01 and result.spent == old[cell].spent
+        votes[cell.method] += 1 if same else -1
     changed = {method for method in few if votes[method] <= 0}
     print(f"checked {len(few)} methods; begun anew: {', '.join(sorted(changed)) or 'none'}", flush=True)
-    return {cell: result for cell, result in old.items() if cell.method not in changed}
+    kept = {cell: old[cell] for cell in old if cell not in stale or cell.method not in changed}
+    return kept | remade
 
 
 def stages_of(options: argparse.Namespace) -> Sequence[Stage]:
@@ -155,7 +168,7 @@ def stages_of(options: argparse.Namespace) -> Sequence[Stage]:
         return ORDER
     prompts = range(options.prompts)
     return [
-        Stage(options.rewards, options.nfe, options.methods, prompts, seed) for seed in range(options.seeds)
+        Stage(options.rewards, options.nfe, options.methods, prompts, draw) for draw in range(options.seeds)
     ]
 
 
@@ -180,19 +193,22 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--prompts", type=int, default=PROMPTS)
     parser.add_argument("--seeds", type=int, default=1)
     options = parser.parse_args(arguments)
-    device = Device(options.device, options.half, options.together, options.rows)
+    device = Device(options.device, options.together, options.rows)
     until = time.monotonic() + 60 * options.minutes
-    made_under, done = cells.read()
-    if options.minutes and made_under != cells.digest():
+    checked_under, done = cells.read()
+    if options.minutes and checked_under != cells.digest():
         done = still_true(done, lambda groups: make(groups, device, options.processes, math.inf))
     if options.minutes:
         cells.write(done)
-        for made in make(missing(stages_of(options), done), device, options.processes, until):
+        asked = missing(stages_of(options), done, PRECISIONS[options.half])
+        for made in make(asked, device, options.processes, until):
             cells.append(made)
             done.update(made)
             print(f"{len(done)} cells; prompt {made[0][0].prompt}, {len(made)} new", flush=True)
         cells.write(cells.read()[1])
-    report.write(cells.read()[1])
+    elif checked_under != cells.digest():
+        print("the code has changed since the cells were checked; --minutes 1 checks them", flush=True)
+    report.write(*cells.read())
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The file that results add up in."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,21 @@ from benchmarks.cells import Cell, Result
 
 CELLS = {
     Cell("scene_match", 100, "best_of_n, 1 step", 3, 0): Result(0.25, 1.0, 100, "AAAA", ""),
+    Cell("scene_match", 100, "best_of_n, 1 step", 3, 0, "bfloat16"): Result(
+        0.2, 1.0, 100, "AAAA", "", "c0de"
+    ),
     Cell("object_count", 50, "rbf", 0, 2): Result(1.0, 0.0, 50, "", "25.9.16"),
 }
+IDLE = {
+    *(f"benchmarks/{name}.py" for name in ("cells", "pictures", "report", "search", "tables")),
+    *(
+        f"models/{name}.py"
+        for name in ("backend", "compilation", "estimate", "flaws", "layout", "offload", "quantisation")
+    ),
+    *(f"models/{name}.py" for name in ("registry", "sizes")),
+    "models/rewards/protocol.py",
+}
+"""What is loaded, and cannot change what a search of the bundled model in float32 finds."""
 
 
 @pytest.fixture
@@ -35,7 +50,7 @@ def test_of_a_line_cut_off_nothing_counts(file: Path) -> None:
     whole = file.read_text()
     for cut in range(2, 40):
         file.write_text(whole[:-cut])
-        assert len(cells.read(file)[1]) == 1
+        assert len(cells.read(file)[1]) == len(CELLS) - 1
 
 
 def test_a_changed_search_has_another_digest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -46,3 +61,24 @@ def test_a_changed_search_has_another_digest(monkeypatch: pytest.MonkeyPatch, tm
     before = cells.digest()
     source.write_text("two")
     assert cells.digest() != before
+
+
+def test_the_digest_is_of_all_that_a_search_of_a_benchmark_runs_through() -> None:
+    # In a process of its own: other tests load more.
+    program = """
+import sys
+from benchmarks.cells import Cell
+from benchmarks.search import Device, measure
+measure([Cell("scene_match", 50, "rbf", 0, 0), Cell("scene_match", 10, "base", 0, 0)], Device("cpu", 2, 24))
+names = ("sampling", "models", "benchmarks")
+print(*(module.__file__ for name, module in sys.modules.items() if name.partition(".")[0] in names))
+"""
+    ran = subprocess.run([sys.executable, "-c", program], cwd=cells.ROOT, capture_output=True, check=True)
+    loaded = {Path(path) for path in ran.stdout.decode().split()}
+    counted = set(cells.decisive())
+    assert cells.ROOT / "models" / "modular.py" in loaded & counted
+    idle = {
+        path.relative_to(cells.ROOT).as_posix() for path in loaded - counted if path.name != "__init__.py"
+    }
+    assert idle == IDLE
+    assert not counted & {cells.ROOT / path for path in cells.APART}
