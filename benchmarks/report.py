@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,9 @@ DIFFERENCES: Mapping[str, Sequence[tuple[Searches, Searches]]] = {
         for nfe in BUDGETS
         for method in MAIN
         if method not in ("base", PLAINEST)
+    ],
+    "Another path or kernel": [
+        ((name.partition(", ")[0], nfe), (name, nfe)) for nfe in BUDGETS for name in KERNELS
     ],
     "More NFE": [
         ((method, few), (method, many))
@@ -127,6 +131,9 @@ def tables(done: Cells) -> Iterable[str]:
         for reward in REWARDS:
             if gains := differences(done, reward, pairs):
                 yield f"## {title}: {reward}, differences by pairs\n\n{gains}"
+    for reward in REWARDS:
+        if told := precisions(done, reward):
+            yield f"## Precision: {reward}\n\n{told}"
 
 
 def differences(done: Cells, reward: str, pairs: Sequence[tuple[Searches, Searches]]) -> str:
@@ -145,6 +152,28 @@ def differences(done: Cells, reward: str, pairs: Sequence[tuple[Searches, Search
         gains = [[b - a for a, b in zip(*column, strict=True)] for column in columns]
         lines.append([*line, str(len(gains[0])), *map(shown, gains)])
     return table(["from", "to", "prompts", reward, f"{HELD_OUT} (held out)"], lines) if lines else ""
+
+
+def precisions(done: Cells, reward: str) -> str:
+    """A sentence: what bfloat16 changes in searches that were made in both; empty without any."""
+    both: dict[int, list[tuple[Result, Result]]] = {}
+    for cell, half in done.items():
+        other = replace(cell, precision="float32")
+        if (cell.reward, cell.precision) == (reward, "bfloat16") and other in done:
+            both.setdefault(cell.prompt, []).append((done[other], half))
+    if len(both) < LEAST:
+        return ""
+    gains = [
+        shown([statistics.fmean(value(half) - value(full) for full, half in own) for own in both.values()])
+        for value in VALUES.values()
+    ]
+    moved = [abs(half.given - full.given) for own in both.values() for full, half in own]
+    turned = sum(half.held_out != full.held_out for own in both.values() for full, half in own)
+    return (
+        f"Over {len(moved)} searches of {len(both)} prompts in bfloat16 less in float32: {gains[0]} given, "
+        f"{gains[1]} held out; median of the absolute change {statistics.median(moved):.4f}, largest "
+        f"{max(moved):.2f}; {turned} verdicts differ."
+    )
 
 
 def write(checked: str, done: Cells) -> None:

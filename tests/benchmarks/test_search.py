@@ -157,6 +157,20 @@ def test_differences_are_by_pairs_of_one_precision() -> None:
     assert report.differences(found, "scene_match", pairs[1:]) == ""
 
 
+def test_what_the_precision_changes_is_told_of_searches_made_in_both() -> None:
+    found: Cells = {}
+    for prompt in range(8):
+        full = Cell("scene_match", 100, "rbf", prompt, 0)
+        found[full] = Result(0.5, 1.0, 100)
+        found[replace(full, precision="bfloat16")] = Result(0.6, float(prompt > 0), 100)
+    told = report.precisions(found, "scene_match")
+    assert told.startswith(
+        "Over 8 searches of 8 prompts in bfloat16 less in float32: 0.100 ± 0.000 given, -0.125"
+    )
+    assert told.endswith("change 0.1000, largest 0.10; 1 verdicts differ.")
+    assert report.precisions(found, "object_count") == ""
+
+
 def test_diversity_compares_seeds_of_one_prompt() -> None:
     near, far = "A" * 22 + "==", "f" * 22 + "=="
     pictures = {(0, 0): near, (0, 1): far, (1, 0): near, (1, 1): near, (2, 0): far}
