@@ -98,8 +98,8 @@ def test_a_model_that_would_run_is_told_with_its_memory(
             "transformer should be a FluxTransformer2DModel, and its index names SD3Transformer2DModel",
         ),
         (
-            lambda folder: rename_class(folder, _class_name="StableDiffusionXLPipeline"),
-            "StableDiffusionXL.* is not supported: it predicts",
+            lambda folder: rename_class(folder, _class_name="LTXPipeline"),
+            "LTX.* is not supported: it draws videos",
         ),
         (
             enlarge,

@@ -12,6 +12,9 @@ from models.shapes.detector import Detector
 from models.shapes.train.__main__ import Recipe, train
 from models.shapes.train.reflow import Round
 
+# Each stage is short; on a machine with much else to do all of them together are not.
+pytestmark = pytest.mark.timeout(600)
+
 TINY = Recipe(
     autoencoder_steps=2,
     scenes=64,
