@@ -87,3 +87,15 @@ def test_several_rewards_guide_one_search(desk: Desk, tmp_path: Path) -> None:
     assert image.reward == pytest.approx(total, rel=1e-4)
     assert record.usage
     assert record.usage.gradients > 0
+
+
+def test_an_engine_tells_which_reward_it_loads_and_asks(desk: Desk) -> None:
+    told: list[str | None] = []
+    engine = replace(desk.runner.engine, asking=told.append)
+    desk = replace(desk, runner=replace(desk.runner, engine=engine))
+    assert desk.run(reward=["brightness", "sharpness"], held_out=["colorfulness"]).status is Status.SUCCEEDED
+    assert told[:6] == ["brightness", None, "sharpness", None, "colorfulness", None]
+    asked = told[6:-2]
+    assert asked == ["brightness", "sharpness", None] * (len(asked) // 3)
+    assert asked
+    assert told[-2:] == ["colorfulness", None]
