@@ -20,7 +20,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from benchmarks.setup import Task
 from models.families import TEXT
-from models.modular import ModularBackend
+from models.modular import ModularBackend, lay_out_for_speed
 from models.rewards.composite import Composite, Part
 from models.rewards.pixels import Preprocessing
 from models.rewards.protocol import Facts
@@ -170,6 +170,7 @@ class Flux:
         """A search's session and reward, by the service's own backend."""
         pipeline = FluxModularPipeline(workflow=TEXT.text)
         pipeline.update_components(**self.parts)
+        lay_out_for_speed(pipeline)  # the decoder of every arm, since all share the networks
         backend = ModularBackend(pipeline, {False: pipeline.blocks}, self.prompt)
         [way] = backend.ways.values()
         backend.ways = {False: replace(way, stages=replace(way.stages, encode=()))}

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -40,7 +41,7 @@ class Clock:
 
 def device_wait(device: torch.device) -> Callable[[], None]:
     """What waits until a device has done its work; nothing to wait for on the CPU."""
-    return torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    return partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
 
 
 Asking = Callable[[str | None], None]
