@@ -184,7 +184,7 @@ def test_a_reward_is_not_blamed_for_another_jobs_hang_or_another_death(
         return Ending.LOST
 
     monkeypatch.setattr(supervisor.engine, "run", run)
-    monkeypatch.setattr(supervisor, "mend", lambda _: True)
+    monkeypatch.setattr(supervisor, "_has_engine", lambda _: True)
     supervisor.max_attempts = 2
     hung, mixed, other = desk.submit(), desk.submit(), desk.submit()
     desk.redis.hset(job_key(other), mapping={"status": "running", "attempts": 2, "lost": 1})
