@@ -65,7 +65,11 @@ class Settings(BaseSettings):
         ge=1,
         description="executions in a row that vanish and get no further before a job ends as worker_lost",
     )
-    job_timeout_seconds: int = Field(default=3600, ge=1, description="longest execution of a job, in seconds")
+    job_timeout_seconds: int = Field(
+        default=3600,
+        ge=1,
+        description="seconds that a job may run, its executions added up, before it ends as `deadline`",
+    )
     reward_paths: Annotated[dict[str, Path], NoDecode] = Field(
         default_factory=dict[str, Path],
         description="folders with weights of [rewards](rewards.md): `name=folder`, comma separated",
