@@ -61,11 +61,20 @@ class Deliverer:
         room = AT_ONCE - len(self._tasks)
         parcels = await self.outbox.claim(room) if room else []
         for parcel in parcels:
-            if self.full(parcel):
-                await self.outbox.settle(parcel.claim, pause=BUSY_SECONDS * (0.5 + random.random()))  # noqa: S311
-            else:
-                self.begin(parcel)
+            try:
+                await self.dispatch(parcel)
+            except RedisError:
+                raise
+            except Exception:
+                logger.exception("the delivery of %s met a defect before it began", parcel.record.id)
         return len(parcels)
+
+    async def dispatch(self, parcel: Parcel) -> None:
+        """Begin with a delivery, or put it off."""
+        if self.full(parcel):
+            await self.outbox.settle(parcel.claim, pause=BUSY_SECONDS * (0.5 + random.random()))  # noqa: S311
+        else:
+            self.begin(parcel)
 
     def full(self, parcel: Parcel) -> bool:
         """Whether as many are under way as may be, to the same receiver or for the same key."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
+from redis.exceptions import RedisError
 
 from app.keyring import ApiKey
 from app.webhooks.signing import root_secret, secret_of
@@ -120,7 +120,9 @@ class Outbox:
             claim = Claim(*pair)
             try:
                 parcel = await self.parcel(claim)
-            except ValidationError:
+            except RedisError:
+                raise
+            except Exception:
                 logger.exception("%s cannot be read; it is looked at again when its claim ends", claim.id)
                 continue
             if parcel:

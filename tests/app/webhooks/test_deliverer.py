@@ -15,7 +15,7 @@ from app.webhooks import deliverer
 from app.webhooks.payload import payload
 from app.webhooks.signing import secret_of
 from contracts.jobs import Status, document
-from contracts.keys import OUTBOX_KEY
+from contracts.keys import OUTBOX_KEY, job_key
 from contracts.webhooks import Delivery, DeliveryStatus, webhook_id
 from tests.app.hand import Hand
 from tests.app.webhooks.conftest import SECRET, delivering, stored
@@ -201,6 +201,18 @@ def test_what_is_sent_does_not_change_with_the_tries(queue: Callable[..., Hand])
     record = hand.record
     tried = record.model_copy(update={"delivery": Delivery(attempts=3, detail="d")})
     assert payload(record) == payload(tried)
+
+
+def test_a_record_that_is_broken_in_any_way_stops_no_other(
+    redis: Redis, redis_url: str, end: Callable[..., Hand], caplog: pytest.LogCaptureFixture
+) -> None:
+    with receiving(204) as receiver:
+        bad, good = end(receiver.url), end(receiver.url)
+        request = bad.record.request.model_copy(update={"webhook": None})
+        redis.hset(job_key(bad.id), "request", request.model_dump_json())
+        with delivering(redis_url):
+            assert settled(good).status is DeliveryStatus.DELIVERED
+    assert f"the delivery of {bad.id} met a defect" in caplog.text
 
 
 def test_a_stop_lets_what_is_under_way_end(redis_url: str, end: Callable[..., Hand]) -> None:
