@@ -38,6 +38,13 @@ class Session(Protocol):
         """
         ...
 
+    def schedule(self, steps: int) -> tuple[float, ...]:
+        """The steps + 1 times, from 1 down to 0, that the model's own pipeline visits in so many steps.
+
+        A session of an installed package may lack this: its times are even.
+        """
+        ...
+
     def decode(self, x0: Tensor) -> Tensor:
         """Pictures [b, 3, height, width], float32 in [0, 1], of clean latents [b, *latent_shape].
 

@@ -44,10 +44,12 @@ from models.flaws import flaw
 from models.offload import denoiser, place, read_to, refuse_offload, text_encoders, visiting
 from models.processors import load_part
 from models.quantisation import cast_layers, loading_options, refuse_quantisation
+from sampling.grids import linear
 
 TakesImage = Literal["none", "optional", "required"]
 """Whether prompts come with an image that they are about."""
 SCHEDULER_STEP = "after_denoiser"
+ROUNDING = 1e-6
 KEPT_PROMPTS = 8
 """Requests whose encoded prompts are kept: of a search and its baseline, or of one prompt with many seeds."""
 GIVEN = frozenset(
@@ -290,6 +292,8 @@ class ModularSession:
         self._encoded = encoded
         self._prepared: dict[int, PipelineState] = {}
         self._loop_inputs: dict[int, dict[str, Any]] = {}
+        # One step goes from 1 to 0; some families would divide by nothing there.
+        self._schedules: dict[int, tuple[float, ...]] = {1: (1.0, 0.0)}
         latents = self._prepare(1).values["latents"]
         self.latent_shape: tuple[int, ...] = tuple(latents.shape[1:])
         self._dtype, self._device = latents.dtype, latents.device
@@ -321,6 +325,19 @@ class ModularSession:
             _, state = block(self._pipeline, state, i=0, t=times)
         return cast("Tensor", state["noise_pred"]).float()
 
+    @torch.inference_mode()
+    def schedule(self, steps: int) -> tuple[float, ...]:
+        """See `models.backend.Session.schedule`: the family's own blocks set it, by size where they shift.
+
+        A diffusion's are even: its own pipeline does not begin in noise alone, at t = 1.
+        """
+        if self._diffusion:
+            return linear(steps)
+        if steps not in self._schedules:
+            self._run_prepare(1, num_inference_steps=steps)
+            self._schedules[steps] = own_times(self._pipeline.scheduler.sigmas.tolist())
+        return self._schedules[steps]
+
     def decode(self, x0: Tensor) -> Tensor:
         """See `models.backend.Session.decode`."""
         self._check(x0)
@@ -341,14 +358,19 @@ class ModularSession:
     def _prepare(self, batch: int) -> PipelineState:
         """State of the pipeline before its loop, for `batch` latents of this prompt."""
         if batch not in self._prepared:
-            state = copy_state(self._encoded)
-            # The blocks draw initial latents, which the search replaces: a generator of their own keeps them
-            # from moving the global one.
-            state.values |= {"num_images_per_prompt": batch, "generator": torch.Generator().manual_seed(0)}
-            state = run(self._stages.prepare, self._pipeline, state)
+            state = self._run_prepare(batch)
             self._loop_inputs[batch] = first_step_inputs(self._stages.loop, self._pipeline, state)
             self._prepared[batch] = state
         return self._prepared[batch]
+
+    def _run_prepare(self, batch: int, **given: object) -> PipelineState:
+        """The blocks between encoders and loop; they set the scheduler's times too."""
+        state = copy_state(self._encoded)
+        # The blocks draw initial latents, which the search replaces: a generator of their own keeps them
+        # from moving the global one.
+        generator = torch.Generator().manual_seed(0)
+        state.values |= {"num_images_per_prompt": batch, "generator": generator, **given}
+        return run(self._stages.prepare, self._pipeline, state)
 
 
 WAYS: Mapping[TakesImage, tuple[bool, ...]] = MappingProxyType(
@@ -610,6 +632,13 @@ def split(blocks: ModularPipelineBlocks) -> Stages:
         denoisers=tuple(loop.sub_blocks[name] for name in denoisers),
         decode=tuple(differentiable(leaf) for leaf in leaves[at + 1 :]),
     )
+
+
+def own_times(sigmas: list[float]) -> tuple[float, ...]:
+    """The times of a scheduler, which rounds to float32; even ones, not rounded, where it shifts nothing."""
+    even = linear(len(sigmas) - 1)
+    unshifted = all(abs(own - time) < ROUNDING for own, time in zip(sigmas, even, strict=True))
+    return even if unshifted else tuple(sigmas)
 
 
 class AtFirstStepError(Exception):

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from sampling.grids import linear
 from sampling.noise import AddressedNoise
 from sampling.prediction import Velocity
 from sampling.sampler import Sampler
+from sampling.schedules import Pace, Schedule
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +51,8 @@ class Problem:
         slope: score with its gradient; needed where the sampler guides by it.
         max_batch: the most rows in one model or reward call; None: no limit. It changes no decision rule;
             a model whose rows differ in their last bits with the batch (most do) may decide a tie otherwise.
+        schedule: times of the model's own pipeline on the linear path, see sampling.schedules; even where
+            that does not shift them.
     """
 
     velocity: Velocity
@@ -62,6 +66,7 @@ class Problem:
     device: torch.device | str = "cpu"
     slope: Slope | None = None
     max_batch: int | None = None
+    schedule: Schedule = linear
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**64:
@@ -78,6 +83,11 @@ class Problem:
     def guided(self) -> bool:
         """Whether latents move by the reward's gradient too."""
         return self.sampler.reward_guidance > 0
+
+    @property
+    def pace(self) -> Pace:
+        """That of the model's own pipeline in as many steps as the sampler's."""
+        return Pace(self.schedule(self.sampler.steps))
 
     @property
     def noise(self) -> AddressedNoise:

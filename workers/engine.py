@@ -22,6 +22,7 @@ from models.backend import FlowBackend, ModelLoadError
 from models.rewards.composite import Composite, Part
 from models.rewards.protocol import Reward, RewardLoadError, checked_score
 from sampling.events import Round
+from sampling.grids import linear
 from sampling.problem import Problem
 from sampling.sampler import Sampler
 from sampling.search import search
@@ -288,6 +289,8 @@ class Engine:
             forwards_per_nfe=session.forwards_per_nfe,
             keep=request.num_images,
             device=self.device,
+            # Nor need it know of times.
+            schedule=getattr(session, "schedule", linear),
         )
         strategy = make_strategy(request.search.strategy, request.search.model_dump(exclude={"strategy"}))
         provenance = self._provenance(request, rewards | held_out)

@@ -14,14 +14,14 @@ from sampling.strategies.runs import RunsState
 class Base:
     """One run; what the budget holds beyond it stays unspent.
 
-    By default it walks the linear path on a uniform grid, as the model's own pipeline does, whatever path the
-    problem's sampler searches on. ``steps``, path, kernel and grid replace those of the problem's sampler.
+    By default it walks the linear path at the times of the model's own pipeline, whatever path the problem's
+    sampler searches on. ``steps``, path, kernel and grid replace those of the problem's sampler.
 
     Args:
         steps: of a run; None: the sampler's. A run costs as many NFE.
         interpolant: of a run.
         kernel: of a run; diffusion and eta are the problem's.
-        grid: of a run.
+        grid: of a run; "linear" on the linear path is the model's own schedule.
     """
 
     name: ClassVar[str] = "base"

@@ -79,7 +79,7 @@ class Evolution(Generations[GenerationsState]):
         parents = list(islice(cycle(state.survivors), size))
         if parents:
             x = renoised(parents, t, self.correlation, x)
-        return state, Solve.of(x, visits(t, 0.0, self.steps), state.generation, draws, parents)
+        return state, Solve.of(x, visits(problem, t, 0.0, self.steps), state.generation, draws, parents)
 
     def select(self, state: GenerationsState, scored: Sequence[Candidate]) -> GenerationsState:
         """The elites of all generations so far."""

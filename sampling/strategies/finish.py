@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from sampling.events import Candidate, Decision, Round
-from sampling.interpolants import LINEAR, Interpolant
+from sampling.interpolants import LINEAR
 from sampling.problem import Problem
 from sampling.state import Address, State, evaluate, left_with, record
 from sampling.strategies.moves import children
@@ -35,7 +35,7 @@ def advance(problem: Problem, state: S, steps: int) -> Round[S]:
         steps: evaluations of the whole finish, at least 1.
     """
     parent = state.finishing or state.best[0]
-    times = state.finish_times or finish_times(problem.sampler.path, parent.t_next, steps)
+    times = state.finish_times or finish_times(problem, parent.t_next, steps)
     address = Address(
         chain=parent.chain,
         level=problem.sampler.steps,
@@ -68,12 +68,13 @@ def over(state: FinishState, steps: int) -> bool:
     return steps == 0 or (state.finishing is not None and not state.finish_times)
 
 
-def finish_times(path: Interpolant, r: float, steps: int) -> tuple[float, ...]:
-    """The times of ``path`` that ``steps`` evaluations between r and the data visit.
+def finish_times(problem: Problem, r: float, steps: int) -> tuple[float, ...]:
+    """The times of the sampler's path that ``steps`` evaluations between r and the data visit.
 
-    Uniform in the time of the linear path, where the model's own sampler is; the step to t = 0 that follows
-    the last is the predicted data itself and costs nothing.
+    At the pace of the model's own pipeline, which walks the linear path; the step to t = 0 that follows the
+    last is the predicted data itself and costs nothing.
     """
-    t = LINEAR.time_at_ratio(path.at(r).ratio)
-    visits = [t * (1 - i / (steps + 1)) for i in range(1, steps + 1)]
+    path, pace = problem.sampler.path, problem.pace
+    k = pace.part_at(LINEAR.time_at_ratio(path.at(r).ratio))
+    visits = [pace.time_at(k * (1 - i / (steps + 1))) for i in range(1, steps + 1)]
     return tuple(path.time_at_ratio(LINEAR.at(visit).ratio) for visit in visits)

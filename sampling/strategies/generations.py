@@ -13,6 +13,7 @@ from sampling.events import Candidate, Round
 from sampling.prediction import stack
 from sampling.problem import Problem
 from sampling.sampler import Sampler
+from sampling.schedules import paced
 from sampling.state import Address, decide, evaluate, left_with, predict_unscored, record
 from sampling.strategies import finish
 from sampling.strategies.finish import FinishState
@@ -165,12 +166,14 @@ class Generations(ABC, Generic[S]):
         )
 
 
-def visits(start: float, end: float, steps: int) -> tuple[float, ...]:
-    """The times at which a solve from ``start`` down to ``end`` predicts, uniform on the linear path.
+def visits(problem: Problem, start: float, end: float, steps: int) -> tuple[float, ...]:
+    """The times at which a solve from ``start`` down to ``end`` predicts, as the model's own pipeline would.
 
-    The step to ``end`` that follows the last needs no further prediction.
+    A whole way is the schedule of so many steps, a part of one is gone at the pace of that of the sampler's
+    steps. The step to ``end`` that follows the last needs no further prediction.
     """
-    return tuple(start - (start - end) * i / steps for i in range(steps))
+    whole = (start, end) == (1.0, 0.0)
+    return problem.schedule(steps)[:-1] if whole else paced(problem.pace, start, end, steps)
 
 
 def renoised(parents: Sequence[Candidate], t: float, correlation: float, z: Tensor) -> Tensor:

@@ -86,7 +86,7 @@ class Sop(Generations[GenerationsState]):
             before = start - self.forward
             left = before * (1 - start) / (start * (1 - before))
             x = renoised(parents, start, left, x)
-        times = visits(start, max(low, 0.0), self.steps)
+        times = visits(problem, start, max(low, 0.0), self.steps)
         return state, Solve.of(x, times, state.generation, draws, parents)
 
     def select(self, state: GenerationsState, scored: Sequence[Candidate]) -> GenerationsState:

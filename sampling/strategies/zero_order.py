@@ -106,7 +106,7 @@ class ZeroOrder(Generations[ZeroOrderState]):
         x = draw_noise(problem, [(0, 0, draw) for draw in draws])
         if state.pivot is not None:
             x = self.correlation * state.pivot + math.sqrt(1 - self.correlation**2) * x
-        times = visits(1.0, 0.0, self.solve_steps(problem.sampler))
+        times = visits(problem, 1.0, 0.0, self.solve_steps(problem.sampler))
         parents = state.survivors * size
         return replace(state, noises=x), Solve.of(x, times, 0, draws, parents)
 

@@ -1,7 +1,7 @@
 """Every family that is driven, against its own pipeline: `python -m tests.models` prints the table."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,10 +30,14 @@ from models.modular import (
 )
 from models.offload import denoiser, movable, offload_groups, offload_models
 from sampling import kernels
+from sampling.grids import linear
 from sampling.prediction import predict
 from sampling.problem import Problem, Scores
 from sampling.sampler import Sampler
 from sampling.search import search
+from sampling.state import draw_noise
+from sampling.strategies.base import Base
+from sampling.strategies.best_of_n import BestOfN
 from sampling.strategies.rbf import Rbf
 from tests.models.tiny import FAMILIES, Family, make
 
@@ -44,16 +48,28 @@ QWEN = "diffusers.pipelines.qwenimage"
 STEPS = 4
 ODE = Sampler(interpolant="linear", kernel="ode")
 UNSEEN = 0.01 / 255  # a hundredth of an 8-bit step
-every_scale = pytest.mark.parametrize(
-    ("name", "scale"),
-    [
-        pytest.param(name, scale, id=f"{name}-{'guided' if scale in family.guided else 'unguided'}")
-        for name, family in FAMILIES.items()
-        for scale in family.scales
-    ],
-)
+DIFFUSIONS = [name for name, family in FAMILIES.items() if family.pipeline == "StableDiffusionXLPipeline"]
+
+
+def scales_of(names: Iterable[str]) -> pytest.MarkDecorator:
+    """Each guidance scale of these families."""
+    cases = [
+        pytest.param(name, scale, id=f"{name}-{'guided' if scale in FAMILIES[name].guided else 'unguided'}")
+        for name in names
+        for scale in FAMILIES[name].scales
+    ]
+    return pytest.mark.parametrize(("name", "scale"), cases)
+
+
+every_scale = scales_of(FAMILIES)
+every_diffusion = scales_of(DIFFUSIONS)
+every_flow = scales_of([name for name in FAMILIES if name not in DIFFUSIONS])
 every_family = pytest.mark.parametrize(
     ("name", "scale"), [(name, next(iter(family.scales))) for name, family in FAMILIES.items()]
+)
+every_guided = pytest.mark.parametrize(
+    ("name", "scale"),
+    [(name, next(iter(family.scales))) for name, family in FAMILIES.items() if len(family.scales) > 1],
 )
 every_model = pytest.mark.parametrize(
     ("name", "scale"),
@@ -137,6 +153,24 @@ def noise(batch: int, session: ModularSession) -> Tensor:
     return torch.randn(batch, *session.latent_shape, generator=torch.Generator().manual_seed(batch))
 
 
+def runs(session: ModularSession, count: int) -> tuple[Tensor, Tensor]:
+    """Noises, and what runs of `base` from them come to where a request says no more than how many steps."""
+    problem = Problem(
+        velocity=session.velocity,
+        score=lambda x0: Scores(rewards=[0.0] * len(x0), parts=[{}] * len(x0), images=None),
+        shape=session.latent_shape,
+        seed=0,
+        nfe=count * STEPS,
+        sampler=Sampler(steps=STEPS),
+        keep=count,
+        schedule=session.schedule,
+    )
+    *_, last = search(problem, BestOfN(batch=count) if count > 1 else Base())
+    ends = sorted(last.state.best, key=lambda candidate: candidate.chain)
+    noises = draw_noise(problem, [(chain, 0, 0) for chain in range(count)])
+    return noises, torch.stack([candidate.prediction.x0 for candidate in ends])
+
+
 def ode(session: ModularSession, x: Tensor, times: Tensor) -> Tensor:
     """Our own ODE kernel over our own prediction, at these times."""
     for r, r_next in pairwise(times.tolist()):
@@ -147,12 +181,10 @@ def ode(session: ModularSession, x: Tensor, times: Tensor) -> Tensor:
 
 
 def beginning(made: Made, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the family's own pipeline begins with these latents, and its times, on the straight path."""
-    sigmas = made.pipeline.scheduler.sigmas
-    if made.backend.diffusion is None:
-        return x, sigmas
-    # Those of a diffusion are ratios of noise to signal, and its latents have the variance 1.
-    times = sigmas.double() / (1 + sigmas.double())
+    """Where a diffusion's own pipeline begins with these latents, and its times, on the straight path."""
+    # Its sigmas are ratios of noise to signal, and its latents have the variance 1.
+    sigmas = made.pipeline.scheduler.sigmas.double()
+    times = sigmas / (1 + sigmas)
     return x * (times[0] ** 2 + (1 - times[0]) ** 2).sqrt().float(), times
 
 
@@ -180,16 +212,39 @@ def theirs(made: Made, scale: float | None, x: Tensor) -> Tensor:
     ).images
 
 
-@every_scale
+@every_flow
 @pytest.mark.parametrize("batch", [1, 3])
-def test_an_ode_run_is_the_familys_own_pipeline(
+def test_a_base_run_is_the_familys_own_pipeline(
+    made: Made, session: ModularSession, scale: float | None, batch: int
+) -> None:
+    x, x0 = runs(session, batch)
+    pictures = theirs(made, scale, x)
+    assert pictures.std() > 0.01
+    torch.testing.assert_close(session.decode(x0), pictures, rtol=0, atol=UNSEEN)
+
+
+@every_diffusion
+@pytest.mark.parametrize("batch", [1, 3])
+def test_an_ode_run_is_a_diffusions_own_pipeline(
     made: Made, session: ModularSession, scale: float | None, batch: int
 ) -> None:
     x = noise(batch, session)
     pictures = theirs(made, scale, x)
-    ours = session.decode(ode(session, *beginning(made, x)))
     assert pictures.std() > 0.01
+    ours = session.decode(ode(session, *beginning(made, x)))
     torch.testing.assert_close(ours, pictures, rtol=0, atol=UNSEEN)
+
+
+@every_model
+def test_the_schedule_is_the_familys_own(
+    made: Made, session: ModularSession, name: str, scale: float | None
+) -> None:
+    theirs(made, scale, noise(1, session))
+    own, even = made.pipeline.scheduler.sigmas.tolist(), linear(STEPS)
+    shifts = name not in {"FLUX.1 schnell", *DIFFUSIONS}
+    assert session.schedule(STEPS) == (tuple(own) if shifts else even)
+    assert not shifts or own != pytest.approx(even, abs=1e-2)
+    assert session.schedule(1) == (1.0, 0.0)
 
 
 @every_scale
@@ -203,11 +258,12 @@ def test_each_forward_pass_is_counted(made: Made, session: ModularSession, scale
     assert session.forwards_per_nfe == (1 if made.family.off in {None, scale} else 2)
 
 
-@every_family
+@every_guided
 def test_guidance_matters_and_does_not_linger(made: Made, session: ModularSession) -> None:
     x, t = noise(2, session), torch.tensor([0.9, 0.4])
     before = session.velocity(x, t)
     others = [prepared(made, scale) for scale in list(made.family.scales)[1:]]
+    assert others
     assert all(not torch.allclose(other.velocity(x, t), before, atol=1e-4) for other in others)
     assert torch.equal(session.velocity(x, t), before)
 

@@ -118,6 +118,12 @@ def test_an_euler_loop_is_the_modular_pipeline(
 
 
 @repositories
+def test_times_that_are_not_shifted_are_even_to_the_last_bit(session: ModularSession) -> None:
+    for steps in range(1, 51):
+        assert session.schedule(steps) == tuple(1 - i / steps for i in range(steps + 1))
+
+
+@repositories
 def test_rows_at_different_times_do_not_see_each_other(session: ModularSession) -> None:
     x, t = noise(4, session), torch.tensor([1.0, 0.7, 0.31, 0.0])
     together = session.velocity(x, t)

@@ -156,8 +156,12 @@ def t5(width: int = 16) -> T5EncoderModel:
 
 
 def flux_parts(*, guidance_embeds: bool) -> dict[str, Any]:
+    # Dev and Kontext shift their times by the size, schnell has even ones.
+    shift: dict[str, Any] = (
+        {"shift": 3.0, "use_dynamic_shifting": True} if guidance_embeds else {"shift": 1.0}
+    )
     return {
-        "scheduler": FlowMatchEulerDiscreteScheduler(shift=1.0),
+        "scheduler": FlowMatchEulerDiscreteScheduler(**shift),
         "vae": autoencoder(),
         "text_encoder": CLIPTextModel(clip_config(layers=1)),
         "tokenizer": words(16),

@@ -138,8 +138,9 @@ def test_renoising_keeps_the_data_and_a_part_of_the_noise() -> None:
 
 
 def test_visits_stop_one_step_before_the_end() -> None:
-    assert visits(1.0, 0.2, 4) == pytest.approx((1.0, 0.8, 0.6, 0.4))
-    assert visits(0.5, 0.0, 1) == (0.5,)
+    made = problem(8)
+    assert visits(made, 1.0, 0.2, 4) == pytest.approx((1.0, 0.8, 0.6, 0.4))
+    assert visits(made, 0.5, 0.0, 1) == (0.5,)
 
 
 @pytest.mark.parametrize(

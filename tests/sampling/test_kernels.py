@@ -15,6 +15,7 @@ from sampling.prediction import Prediction, predict
 from sampling.sampler import KERNELS, Sampler
 from sampling.strategies.finish import finish_times
 from tests.sampling.oracle import MIXTURE, Mixture
+from tests.sampling.worlds import problem
 
 MEAN, DEVIATION = 0.8, 0.5
 GAUSSIAN = Mixture(weights=(1.0,), means=((MEAN,),), deviations=(DEVIATION,))
@@ -154,7 +155,7 @@ def test_without_noise_the_kernels_solve_the_same_ode() -> None:
 
 def test_ddim_without_noise_is_eulers_method_on_the_linear_path() -> None:
     x = torch.randn(16, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
-    vp_times = (0.7, *finish_times(VP, 0.7, 5))
+    vp_times = (0.7, *finish_times(problem(1), 0.7, 5))
     t = tuple(LINEAR.time_at_ratio(VP.at(r).ratio) for r in vp_times)
     assert [a - b for a, b in pairwise(t)] == pytest.approx([t[0] / 6] * 5)
     scales = [LINEAR.at(t[i]).sigma / VP.at(vp_times[i]).sigma for i in (0, -1)]

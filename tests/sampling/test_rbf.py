@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sampling.errors import BudgetTooSmallError
 from sampling.events import Candidate, Decision
-from sampling.interpolants import LINEAR, VP, Interpolant
+from sampling.interpolants import LINEAR, VP
 from sampling.problem import Scores
 from sampling.search import search
 from sampling.strategies import make_strategy
@@ -213,17 +213,17 @@ def test_the_finish_goes_from_the_best_to_the_data() -> None:
 
 
 def test_finish_times_are_uniform_where_the_model_is() -> None:
-    times = finish_times(VP, 0.6, 4)
+    times = finish_times(problem(1), 0.6, 4)
     linear = [LINEAR.time_at_ratio(VP.at(r).ratio) for r in (0.6, *times)]
     assert linear == pytest.approx([linear[0] * i / 5 for i in (5, 4, 3, 2, 1)])
-    assert finish_times(LINEAR, 1.0, 1) == (0.5,)
+    assert finish_times(problem(1, sampler={"interpolant": "linear"}), 1.0, 1) == (0.5,)
 
 
-@pytest.mark.parametrize("path", [LINEAR, VP])
+@pytest.mark.parametrize("path", ["linear", "vp"])
 @pytest.mark.parametrize("end", [0.9999, 0.999, 0.9, 0.5])
-def test_the_approach_goes_down_from_one_wherever_it_ends(path: Interpolant, end: float) -> None:
+def test_the_approach_goes_down_from_one_wherever_it_ends(path: str, end: float) -> None:
     # The VP path has some signal left at 1: times of the linear path above that are not on it.
-    times = visits(path, end, 4)
+    times = visits(problem(1, sampler={"interpolant": path}), end, 4)
     assert times[0] == 1.0
     assert [*times, end] == sorted([*times, end], reverse=True)
     assert len(set(times)) == 4
