@@ -117,6 +117,29 @@ def test_an_euler_loop_is_the_modular_pipeline(
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0 if batch == 1 else UNSEEN)
 
 
+def test_a_time_rounded_to_bfloat16_is_lost_in_the_rounding_of_the_rest() -> None:
+    """What docs/maths.md says of the times that transformers in bfloat16 see."""
+    whole, half = (
+        ModularBackend.load(SHAPES, device="cpu", dtype=dtype, inputs={"max_sequence_length": 16}).prepare(
+            PROMPT, *SIZES["shapes"]
+        )
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    x = noise(8, whole)
+    data = euler(whole, x, torch.linspace(1, 0, 11))
+    for t in (0.9935, 0.9898, 0.9, 0.7, 0.3):
+        seen = torch.tensor(t).bfloat16().item()
+        latents = (1 - t) * data + t * x
+        asked, at_seen = torch.full((8,), t), torch.full((8,), seen)
+        exact = latents - t * whole.velocity(latents, asked)
+        time_alone = (latents - t * whole.velocity(latents, at_seen) - exact).norm() / exact.norm()
+        v = half.velocity(latents, asked)
+        errors = [((latents - time * v - exact).norm() / exact.norm()).item() for time in (t, seen)]
+        assert 0 < time_alone < 0.005
+        assert time_alone < errors[0] / 2 < 0.02
+        assert errors[0] < 1.05 * errors[1], "nothing is gained by the time that it sees"
+
+
 @repositories
 def test_times_that_are_not_shifted_are_even_to_the_last_bit(session: ModularSession) -> None:
     for steps in range(1, 51):
