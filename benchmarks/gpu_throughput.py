@@ -7,7 +7,7 @@ python -m benchmarks.gpu_throughput --smoke                  # the same on a CPU
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -134,23 +134,29 @@ def best_of_n(flux: Flux, count: int, rows: int | None) -> int:
 
 def measure(
     arms: Mapping[str, Arm], device: torch.device, options: argparse.Namespace
-) -> dict[str, Measured]:
-    """Every arm by turns, until the repeats or the minutes are used up; the second turn and later count."""
+) -> Iterator[dict[str, Measured]]:
+    """Every arm by turns, and after each turn what was measured, until repeats or minutes are used up.
+
+    The first turn is cold, and counts only until there is another.
+    """
     wait, passes, peaks = device_wait(device), dict.fromkeys(arms, 0), dict.fromkeys(arms, 0)
     seconds: dict[str, list[float]] = {name: [] for name in arms}
+    on_gpu = device.type == "cuda"
     for turn in range(options.repeats + 1):
         began = time.monotonic()
+        if turn == 1:
+            seconds = {name: [] for name in arms}
         for name, arm in arms.items():
             passes[name], took, peak = timed(arm, device, wait)
             peaks[name] = max(peaks[name], peak)
-            if turn:
-                seconds[name].append(took)
+            seconds[name].append(took)
         turn_took = time.monotonic() - began
         print(f"turn {turn} of {options.repeats}: {turn_took:.1f} s", flush=True)
-        if turn and time.monotonic() + turn_took > options.until:
-            break
-    on_gpu = device.type == "cuda"
-    return {name: Measured(passes[name], seconds[name], peaks[name] if on_gpu else None) for name in arms}
+        yield {
+            name: Measured(passes[name], [*seconds[name]], peaks[name] if on_gpu else None) for name in arms
+        }
+        if time.monotonic() + turn_took > options.until:
+            return
 
 
 def timed(arm: Arm, device: torch.device, wait: Callable[[], None]) -> tuple[int, float, int]:
@@ -234,8 +240,6 @@ def main(arguments: list[str] | None = None) -> None:
     task = with_rows(flux.task(), device, options.rows)
     method = Method("rbf", {"chains": CHAINS, "initial_noises": options.noises}, {"steps": STEPS})
     flops = flops_of(task)
-    measured = measure(arms_of(flux, task, method, options), device, options)
-    found = ratios(measured, flops, rate)
     facts = {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
         "pixels": size.pixels,
@@ -245,8 +249,14 @@ def main(arguments: list[str] | None = None) -> None:
         "compiled": "yes" if options.compile else "no",
         "torch": torch.__version__,
     }
-    data = {**facts, "nfe": options.nfe, "arms": {name: vars(one) for name, one in measured.items()}, **found}
-    save("gpu_throughput", data, report(measured, facts, found), results=options.out, tables=options.tables)
+    for turn, measured in enumerate(measure(arms_of(flux, task, method, options), device, options)):
+        found = ratios(measured, flops, rate)
+        told = {**facts, "turns": turn or "1, cold"}
+        times = {name: vars(one) for name, one in measured.items()}
+        data = {**told, "nfe": options.nfe, "arms": times, **found}
+        save(
+            "gpu_throughput", data, report(measured, told, found), results=options.out, tables=options.tables
+        )
 
 
 def with_rows(task: Task, device: torch.device, rows: int | None) -> Task:
@@ -274,7 +284,9 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--rows", type=int, help="the most in a call; default: as many as fit")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--minutes", type=float, default=8, help="no turn begins that would end later")
+    parser.add_argument(
+        "--minutes", type=float, default=8, help="no turn but the first begins that would end later"
+    )
     parser.add_argument("--compile", action="store_true", help="torch.compile, for every arm alike")
     parser.add_argument("--smoke", action="store_true", help="tiny networks on the CPU; shows that it runs")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the JSON")

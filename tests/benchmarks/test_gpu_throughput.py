@@ -2,6 +2,7 @@
 
 import json
 import math
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from benchmarks import gpu_throughput
 from benchmarks.flux import SMOKE, Flux
+from benchmarks.gpu_throughput import measure
 from benchmarks.loops import AuthorsLoop
 from benchmarks.setup import Method, run
 from sampling.sampler import Sampler
@@ -28,12 +30,26 @@ def test_every_arm_runs_and_its_figures_are_told(tmp_path: Path, capsys: pytest.
         "diffusers' best-of-n": 30,
     }
     assert all(len(arm["seconds"]) == 1 for arm in arms.values()), "no minute was left for a second turn"
+    assert told["turns"] == "1, cold"
     assert told["TFLOP/s of matrix products"] > 0
     assert 0 < told["FLOP utilisation of search"] < 1
     assert all(math.isfinite(value) for name, value in told.items() if "/" in name)
     table = (tmp_path / "md" / "gpu_throughput.md").read_text()
     assert "| search |" in table
     assert table.splitlines()[-1] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("until", "counted"), [(0.0, [1]), (math.inf, [1, 1, 2])])
+def test_what_was_measured_is_told_after_every_turn(until: float, counted: list[int]) -> None:
+    runs: list[int] = []
+
+    def arm() -> int:
+        runs.append(1)
+        return 7
+
+    told = measure({"arm": arm}, torch.device("cpu"), Namespace(repeats=2, until=until))
+    turns = [(len(runs), len(measured["arm"].seconds)) for measured in told]
+    assert turns == [*enumerate(counted, 1)], "the first turn is cold: it counts until there is another"
 
 
 def test_the_loop_ends_where_mode_upstream_does_on_this_model_too() -> None:
