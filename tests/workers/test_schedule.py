@@ -1,6 +1,7 @@
 """A plain request to a model that shifts its times comes to the picture of the model's own pipeline."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ inputs = { max_sequence_length = 16 }
 
 
 def test_base_draws_what_the_pipeline_draws(tmp_path: Path) -> None:
-    pipeline = make(FAMILIES["FLUX.1 dev"], tmp_path / "dev")
+    pipeline: Any = make(FAMILIES["FLUX.1 dev"], tmp_path / "dev")
     (tmp_path / "models.toml").write_text(ENTRY)
     settings = Settings(catalogue=tmp_path / "models.toml")
     engine = Engine.load("shapes", WorkerSettings(device="cpu"), entries=settings.entries)
