@@ -55,6 +55,10 @@ class Halved:
         with torch.autocast(self.device, torch.bfloat16):
             return self.session.velocity(x, t)
 
+    def schedule(self, steps: int) -> tuple[float, ...]:
+        """See Session."""
+        return self.session.schedule(steps)
+
     def decode(self, x0: Tensor) -> Tensor:
         """See Session."""
         with torch.autocast(self.device, torch.bfloat16):
@@ -108,6 +112,7 @@ class Task:
             sampler=sampler,
             device=self.device,
             max_batch=self.max_batch,
+            schedule=self.session.schedule,
         )
 
     def held_out(self, image: Tensor) -> float:
