@@ -118,12 +118,13 @@ def needed(networks: Mapping[str, int], offload: str, rewards: int = 0, picture:
 def in_host(parameters: Mapping[str, float], dtype: str, quantisation: str, offload: str) -> int:
     """Bytes of weights in the CPU's memory of a model that computes on a GPU, at the worst moment.
 
-    Those that are offloaded lie there, and a transformer that is quantised as it is read passes through.
+    Those that are offloaded lie there, and a transformer or U-Net that shrinks as it is read passes through.
     """
     networks = loaded(parameters, dtype, quantisation)
     kept = {name: size for name, size in networks.items() if name != "vae" and is_kept(name, offload)}
     if quantisation in {"fp8", "int8"}:
-        kept["transformer"] = round(parameters.get("transformer", 0) * BYTES[dtype])
+        passing = parameters.keys() & DENOISERS
+        kept |= {name: round(parameters[name] * BYTES[dtype]) for name in passing}
     return sum(kept.values())
 
 

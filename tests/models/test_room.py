@@ -74,3 +74,5 @@ def test_what_is_offloaded_or_shrinks_passes_through_the_cpus_memory(
     quantisation: str, offload: str, size: float
 ) -> None:
     assert in_host(PARAMETERS, "bfloat16", quantisation, offload) == size
+    unet = {name.replace("transformer", "unet"): count for name, count in PARAMETERS.items()}
+    assert in_host(unet, "bfloat16", quantisation, offload) == size

@@ -240,6 +240,10 @@ def test_weights_of_default_rewards_take_room_beside_the_models(
         taken.append(model["fits"][0]["weights"])
     one = sum(tensor.nbytes for tensor in load_file(own / VAE).values())
     assert taken == [taken[0], taken[0] + one, taken[0] + 2 * one]
+    monkeypatch.setenv("ROLLOVER_REWARD_DEVICES", "grounded_count=cpu")
+    assert main(["--json"]) == 0
+    [model] = [each for each in json.loads(capsys.readouterr().out)["models"] if each["served"]]
+    assert model["fits"][0]["weights"] == taken[0]
     (two / "segmenter" / VAE.rpartition("/")[2]).unlink()
     assert main([]) == 1
     assert f"grounded_count     {two / 'segmenter'} has no weights" in capsys.readouterr().out

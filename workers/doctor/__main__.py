@@ -7,7 +7,7 @@ import argparse
 import logging
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -45,7 +45,7 @@ def examine(settings: Settings, worker: WorkerSettings) -> Report:
             entry,
             worker,
             present,
-            beside(entry, rewards, settings.reward_paths),
+            beside(entry, rewards, settings.reward_paths, worker.reward_devices),
             served=name in settings.models,
         )
         for name, entry in settings.entries.items()
@@ -53,10 +53,12 @@ def examine(settings: Settings, worker: WorkerSettings) -> Report:
     return Report(findings(settings), present, models, [*rewards.values()])
 
 
-def beside(entry: Entry, rewards: Mapping[str, RewardState], folders: Mapping[str, Path]) -> Beside:
-    """What a model's default rewards need on its device, and lack."""
+def beside(
+    entry: Entry, rewards: Mapping[str, RewardState], folders: Mapping[str, Path], elsewhere: Container[str]
+) -> Beside:
+    """What a model's default rewards lack, and need on its device where they have none of their own."""
     names = sorted({entry.reward, *entry.held_out})
-    size = sum(weights_in(folders[name]) for name in names if name in folders)
+    size = sum(weights_in(folders[name]) for name in names if name in folders and name not in elsewhere)
     lack = [f"its default reward {name}: {rewards[name].said}" for name in names if not rewards[name].ok]
     return Beside(size, lack)
 
