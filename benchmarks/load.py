@@ -35,6 +35,8 @@ from rollover.serve import Stack, StackSettings, environment_of, module
 PROMPT = "two red circles and a blue square"
 BARE = "/healthz"
 """A route that only answers, in the same process and behind the same middleware."""
+BARE_SHARE = 0.2
+"""How often it is asked for in place of a job."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +123,8 @@ def milliseconds(seconds: float) -> str:
 async def crowd(server: Server, options: argparse.Namespace) -> tuple[list[list[str]], dict[str, Any]]:
     """Poll and stream jobs while the worker runs them.
 
-    Each polling client asks for its job once a second, as `Retry-After` says, and now and then for `BARE`
-    at once afterwards.
+    Each polling client asks once a second, as `Retry-After` says, for its job or now and then for `BARE` in
+    its place: asked for right after a job, it would meet the server in the calm behind a burst of work.
     """
     async with connected(server) as connection:
         jobs = [await submitted(connection, options.nfe) for _ in range(options.jobs)]
@@ -132,9 +134,8 @@ async def crowd(server: Server, options: argparse.Namespace) -> tuple[list[list[
         await asyncio.sleep(chosen.random())
         async with Connection(server.port) as connection:
             while not ended.is_set():
-                await seen.timed("status", connection, url)
-                if chosen.random() < 0.25:
-                    await seen.timed("bare", connection, BARE)
+                name, path = ("bare", BARE) if chosen.random() < BARE_SHARE else ("status", url)
+                await seen.timed(name, connection, path)
                 await asyncio.sleep(1.0)
 
     began = time.monotonic()
