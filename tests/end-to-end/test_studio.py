@@ -14,6 +14,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from rollover import Client
 from rollover.serve import Stack
+from tests.conftest import ENDLESS
 
 DRIVER, BROWSER = shutil.which("chromedriver"), shutil.which("chromium") or shutil.which("google-chrome")
 FLAGS = (
@@ -113,9 +114,9 @@ def test_a_refusal_names_the_field_and_what_is_allowed(page: Chrome) -> None:
 
 
 def test_cancel_keeps_the_best_so_far(page: Chrome) -> None:
-    fill(page, prompt="a red circle", reward="brightness", nfe="4000")
+    fill(page, prompt="a red circle", reward="brightness", nfe=str(ENDLESS))
     page.find_element(By.ID, "search").click()
-    until(page, "#status", "of 4000 NFE")
+    until(page, "#status", f"of {ENDLESS} NFE")
     until(page, "#cancel").click()
     until(page, "#status", "^canceled$")
     until(page, "#facts", "final reward")

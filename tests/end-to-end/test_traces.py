@@ -13,6 +13,7 @@ import pytest
 from rollover import Client
 from rollover.serve import Stack, StackSettings
 from tests.chaos.processes import engine_of
+from tests.conftest import ENDLESS
 from tests.contracts.collector import Collector, collecting, facts
 from tests.workers.conftest import wait_for
 
@@ -35,6 +36,7 @@ def stack(
         patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
         patch.setenv("ROLLOVER_MODEL_PATHS", f"shapes={tiny_model}")
         patch.setenv("ROLLOVER_DEVICE", "cpu")
+        patch.setenv("ROLLOVER_MAX_NFE", str(ENDLESS))
         stack = Stack(StackSettings(port=0, data_dir=tmp_path_factory.mktemp("var")), print)
         stack.__enter__()
     yield stack
@@ -86,7 +88,7 @@ def test_one_trace_goes_from_the_callers_request_to_the_levels(stack: Stack, col
 
 def test_the_execution_of_a_killed_engine_is_traced_all_the_same(stack: Stack, collector: Collector) -> None:
     trace = TRACE[::-1]
-    job = submitted(stack, trace, budget={"nfe": 3000})
+    job = submitted(stack, trace, budget={"nfe": ENDLESS})
     with Client(stack.url) as client:
         wait_for(lambda: client.get(job).progress.nfe_spent > 30)
         engine = engine_of(stack.pids["worker-shapes"])

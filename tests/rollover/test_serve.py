@@ -17,6 +17,7 @@ import pytest
 from rollover import Client, RolloverError
 from rollover.processes import Child, Command
 from rollover.serve import Stack, StackError, StackSettings
+from tests.conftest import ENDLESS
 from tests.models.conftest import make_flux
 
 ROOT = Path(__file__).parents[2]
@@ -160,18 +161,18 @@ def test_a_signal_while_it_starts_stops_everything(
 def test_ctrl_c_gives_the_running_job_back_and_the_next_start_goes_on_with_it(
     serve: Callable[..., Serving], tmp_path: Path
 ) -> None:
-    model = f"shapes={make_flux(tmp_path)}"
-    serving = serve(ROLLOVER_MODEL_PATHS=model)
+    settings = {"ROLLOVER_MODEL_PATHS": f"shapes={make_flux(tmp_path)}", "ROLLOVER_MAX_NFE": str(ENDLESS)}
+    serving = serve(**settings)
     pids = serving.pids()
     with Client(serving.url()) as client:
-        job = client.submit("a red circle", reward="brightness", nfe=5000, held_out=[])
+        job = client.submit("a red circle", reward="brightness", nfe=ENDLESS, held_out=[])
         while client.get(job.id).progress.nfe_spent < 25:
             time.sleep(0.02)
     serving.process.send_signal(signal.SIGINT)
     assert serving.end().splitlines()[-1] == "stopped"
     assert serving.process.returncode == 0
     assert gone(pids)
-    again = serve(ROLLOVER_MODEL_PATHS=model)
+    again = serve(**settings)
     pids = again.pids()
     with Client(again.url()) as client:
         while client.get(job.id).raw["attempts"] < 2:

@@ -20,12 +20,14 @@ from torch import Tensor
 
 from app.enqueue import Enqueuer
 from contracts.events import Event, decode
-from contracts.jobs import Record
+from contracts.jobs import Record, Status, hash_fields
 from contracts.keys import events_key, job_key
 from contracts.resolution import accept
 from contracts.settings import Settings
+from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
 from models.rewards.brightness import Brightness
 from models.rewards.protocol import Facts
+from tests.conftest import ENDLESS
 from tests.models.conftest import make_flux
 from tests.workers.hub_server import BESIDES, ENTRY, REPO, Hub, running
 from workers.engine import Engine
@@ -121,7 +123,7 @@ class Desk:
 
 @pytest.fixture
 def settings(redis_url: str, tmp_path: Path) -> Settings:
-    return Settings(redis_url=redis_url, data_dir=tmp_path)
+    return Settings(redis_url=redis_url, data_dir=tmp_path, max_nfe=ENDLESS)
 
 
 @pytest.fixture
@@ -170,6 +172,12 @@ def wait_for(condition: Callable[[], object], seconds: float = 120) -> float:
         assert time.monotonic() - began < seconds
         time.sleep(0.02)
     return time.monotonic() - began
+
+
+def cancel(desk: Desk, job: str) -> None:
+    """As the API does with a running job: no message is sent that could be missed."""
+    args = write_args(allowed=[Status.RUNNING], fields=hash_fields(cancel_requested=True))
+    desk.redis.eval(WRITE_SCRIPT, 2, *write_keys(job), *args)
 
 
 class Gate(Brightness):

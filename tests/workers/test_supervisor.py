@@ -21,10 +21,9 @@ from contracts.jobs import Checkpoint, Status, hash_fields
 from contracts.keys import charges_key, job_key, spent_key, totals_key
 from contracts.settings import Settings
 from contracts.totals import Totals
-from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
 from models.rewards.brightness import Brightness
 from tests.workers import sabotage
-from tests.workers.conftest import Desk, Faulty
+from tests.workers.conftest import Desk, Faulty, cancel
 from workers.hold import Hold, connect
 from workers.messages import Ending, Spec
 from workers.resident import EngineRefusedError, EngineStartError, Program, Resident, Watch
@@ -45,11 +44,9 @@ def shown() -> list[WorkerState]:
 def supervisor(
     settings: Settings, tiny_model: Path, shown: list[WorkerState], tmp_path: Path
 ) -> Iterator[Supervisor]:
-    """A supervisor that is impatient, and not yet started engine with a sabotaged reward."""
+    """A supervisor and its engine, not yet started, with a sabotaged reward."""
     tmp_path.mkdir(exist_ok=True)
-    worker_settings = WorkerSettings(
-        device="cpu", model_paths={"shapes": tiny_model}, hang_seconds=6, grace_seconds=1.5
-    )
+    worker_settings = WorkerSettings(device="cpu", model_paths={"shapes": tiny_model}, grace_seconds=1.5)
     spec = Spec("shapes", "worker-1", settings.redis_url or "", settings, worker_settings)
     engine = Resident(spec, threading.Event(), program=sabotage.engine)
     with connect(settings.redis_url or "") as connection:
@@ -57,6 +54,13 @@ def supervisor(
         yield Supervisor(connection, engine, store, settings.max_attempts, shown.append)
         engine.stopping.set()  # a test that failed may have left it running
     engine.kill()
+
+
+def impatient(supervisor: Supervisor) -> None:
+    """Have it take for hung what is soon: not where a test itself must act before that."""
+    spec = supervisor.engine.spec
+    soon = spec.worker_settings.model_copy(update={"hang_seconds": 6.0})
+    supervisor.engine.spec = replace(spec, worker_settings=soon)
 
 
 def undisturbed(desk: Desk) -> str:
@@ -97,23 +101,18 @@ class Meanwhile:
         return self.ending
 
 
-def cancel(desk: Desk, job: str) -> None:
-    """As the API does: no message is sent that could be missed."""
-    args = write_args(allowed=[Status.RUNNING], fields=hash_fields(cancel_requested=True))
-    desk.redis.eval(WRITE_SCRIPT, 2, *write_keys(job), *args)
-
-
 def test_an_engine_killed_by_hand_is_replaced_and_the_job_goes_on(
     desk: Desk, supervisor: Supervisor, tmp_path: Path
 ) -> None:
-    sabotage.order(tmp_path, slow=0.02)
+    sabotage.order(tmp_path, slow=1)
     job = desk.submit(**BODY)
     running = Meanwhile(supervisor, job)
     until(lambda: desk.record(job).checkpoint)
     first = supervisor.engine.pid
     assert first
     os.kill(first, signal.SIGKILL)
-    until(lambda: desk.record(job).attempts == 2, 10)
+    (tmp_path / sabotage.FILE).unlink()
+    until(lambda: desk.record(job).attempts == 2)
     assert running.join() is Ending.DONE
     record = desk.record(job)
     assert record.status is Status.SUCCEEDED, record.error
@@ -132,6 +131,7 @@ def test_an_engine_killed_by_hand_is_replaced_and_the_job_goes_on(
 def test_an_engine_that_ends_itself_or_hangs_is_replaced(
     desk: Desk, supervisor: Supervisor, tmp_path: Path, how: str
 ) -> None:
+    impatient(supervisor)
     sabotage.order(tmp_path, at=20, how=how, once=True)
     job = desk.submit(**BODY)
     assert supervisor.run(job) is Ending.DONE
@@ -163,6 +163,7 @@ def test_a_job_that_kills_every_engine_ends_as_lost(
 def test_a_reward_that_hangs_each_time_fails_the_job_by_its_name(
     desk: Desk, supervisor: Supervisor, tmp_path: Path
 ) -> None:
+    impatient(supervisor)
     supervisor.max_attempts = 1
     sabotage.order(tmp_path, at=1, how="hang")
     job = desk.submit(**BODY)
@@ -227,19 +228,18 @@ def test_a_jobs_own_error_is_not_tried_again(desk: Desk, supervisor: Supervisor)
 
 
 def test_a_cancel_ends_the_job_within_a_step(desk: Desk, supervisor: Supervisor, tmp_path: Path) -> None:
-    sabotage.order(tmp_path, slow=0.2)
+    sabotage.order(tmp_path, slow=1)
     job = desk.submit(**BODY)
     running = Meanwhile(supervisor, job)
-    until(lambda: desk.record(job).progress.nfe_spent > 25)
+    until(lambda: desk.record(job).progress.nfe_spent >= 25)
     cancel(desk, job)
-    began = time.monotonic()
-    until(lambda: desk.record(job).status.final)
-    assert time.monotonic() - began < 0.2 + 1
+    spent = desk.record(job).progress.nfe_spent
     assert running.join() is Ending.DONE
     record = desk.record(job)
     assert record.status is Status.CANCELED
     assert record.result
     assert record.attempts == 1
+    assert record.progress.nfe_spent <= spent + 2
 
 
 def test_a_step_that_does_not_heed_a_cancel_is_killed_and_the_best_is_kept(
@@ -262,7 +262,7 @@ def test_a_step_that_does_not_heed_a_cancel_is_killed_and_the_best_is_kept(
 def test_a_worker_that_stops_gives_its_job_back_where_it_stood(
     desk: Desk, supervisor: Supervisor, tmp_path: Path
 ) -> None:
-    sabotage.order(tmp_path, slow=0.02)
+    sabotage.order(tmp_path, slow=0.5)
     job = desk.submit(**BODY)
     running = Meanwhile(supervisor, job)
     until(lambda: desk.record(job).progress.nfe_spent > 25)
@@ -374,7 +374,7 @@ def test_a_cancel_is_heeded_while_an_engine_is_replaced(desk: Desk, supervisor: 
     running = Meanwhile(supervisor, job)
     until(lambda: supervisor.engine.alive)
     cancel(desk, job)
-    until(lambda: desk.record(job).status is Status.CANCELED, 2)
+    until(lambda: desk.record(job).status is Status.CANCELED)
     event = desk.events(job)[-1]
     assert isinstance(event, Canceled)
     assert (event.nfe_spent, event.best_reward) == (7, 0.25)
