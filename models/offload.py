@@ -4,8 +4,9 @@ The VAE always stays on the device: it is small, every candidate passes through 
 gradients pass through it too, which weights that leave would break.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from itertools import chain
 from typing import Any
 
@@ -62,12 +63,40 @@ def offload_models(pipeline: ModularPipeline, device: torch.device) -> None:
     for name, network in movable(pipeline).items():
         manager.add(name, network)
     manager.enable_auto_cpu_offload(device)
+    for network in movable(pipeline).values():
+        hook: Any = network._hf_hook  # noqa: SLF001 -- accelerate has no other name for it
+        hook.pre_forward = outside_inference(hook.pre_forward)
 
 
 def offload_groups(pipeline: ModularPipeline, device: torch.device, *, use_stream: bool) -> None:
     """Let layers come to the device one by one; with a stream, while the one before computes."""
     for network in movable(pipeline).values():
         apply_group_offloading(network, device, offload_type="leaf_level", use_stream=use_stream)
+        for group in filter(None, map(group_of, network.modules())):
+            group.onload_ = outside_inference(group.onload_)
+            group.offload_ = outside_inference(group.offload_)
+
+
+def group_of(layer: torch.nn.Module) -> Any:  # noqa: ANN401 -- a class that diffusers keeps to itself
+    """The group that a layer is moved with; None: it has no weights."""
+    hooks = getattr(layer, "_diffusers_hook", None)
+    hook = hooks and hooks.get_hook("group_offloading")
+    return hook and hook.group
+
+
+def outside_inference(move: Callable[..., Any]) -> Any:  # noqa: ANN401 -- torch's types know no plain function here
+    """The same move of weights, made outside of the inference mode that a search computes in.
+
+    In that mode torchao's weights cannot be moved, and others become tensors of it.
+    """
+
+    @torch.compiler.disable
+    @wraps(move)
+    def moved(*args: object, **kwargs: object) -> object:
+        with torch.inference_mode(mode=False):
+            return move(*args, **kwargs)
+
+    return moved
 
 
 def read_to(name: str, device: torch.device, offload: str) -> torch.device:

@@ -28,7 +28,7 @@ from models.modular import (
     refuse_changing_guidance,
     refuse_other_predictions,
 )
-from models.offload import denoiser, movable, offload_groups, offload_models
+from models.offload import denoiser, group_of, movable, offload_groups, offload_models
 from sampling import kernels
 from sampling.grids import linear
 from sampling.prediction import predict
@@ -390,13 +390,6 @@ def arrivals(backend: ModularBackend, *, whole: bool, monkeypatch: pytest.Monkey
 def noted(came: set[str], name: str, bring: Callable[..., Any], *given: object, **options: object) -> object:
     came.add(name)
     return bring(*given, **options)
-
-
-def group_of(layer: torch.nn.Module) -> Any:  # noqa: ANN401 -- a class of diffusers' own
-    """The group that a layer is moved with; None: it has no weights."""
-    hooks = getattr(layer, "_diffusers_hook", None)
-    hook = hooks and hooks.get_hook("group_offloading")
-    return hook and hook.group
 
 
 @with_an_image

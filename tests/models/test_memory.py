@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from diffusers.modular_pipelines.modular_pipeline import ModularPipeline
 
 from models.backend import ModelLoadError
 from models.modular import KEPT_PROMPTS, ModularBackend, options_of
-from models.offload import visiting
+from models.offload import group_of, offload_groups, offload_models, visiting
 
 GPU = torch.device("cuda:1")
 FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 18.00 MiB.\nSee documentation")
@@ -81,6 +82,31 @@ def test_who_visits_a_device_leaves_its_weights_at_home(*, fails: bool) -> None:
     with pytest.raises(torch.OutOfMemoryError if fails else StopIteration):
         next(visits)
     assert [tensor.data_ptr() for tensor in tensors] == homes
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_weights_in_8_bits_come_to_the_device_within_a_search(
+    tiny_flux: Path, monkeypatch: pytest.MonkeyPatch, *, whole: bool
+) -> None:
+    # The one device here that is not the CPU. Nothing comes back from it, so nothing is asked to compute.
+    away = torch.device("meta")
+    backing = SimpleNamespace(mem_get_info=lambda _: (2**40, 2**40))
+    monkeypatch.setattr(torch, "meta", backing, raising=False)
+    backend = ModularBackend.load(tiny_flux, device="cpu", dtype=torch.bfloat16, quantisation="int8")
+    transformer = backend.pipeline.transformer
+    layer = transformer.proj_out
+    layer.bias = None  # it could only go to another device, which this one is not
+    if whole:
+        offload_models(backend.pipeline, away)
+    else:
+        offload_groups(backend.pipeline, away, use_stream=False)
+    assert layer.weight.device.type == "cpu"
+    with torch.inference_mode():
+        if whole:
+            transformer._hf_hook.pre_forward(transformer)  # noqa: SLF001 -- accelerate's own
+        else:
+            group_of(layer).onload_()
+    assert (type(layer.weight).__name__, layer.weight.device) == ("Int8Tensor", away)
 
 
 def test_sessions_hold_no_text_encoders(tiny_flux: Path) -> None:
