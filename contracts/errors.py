@@ -91,7 +91,11 @@ ERRORS = MappingProxyType(
         "storage_failed": ErrorKind(
             None, "Storage failed", "The worker could not write the results, or read what it goes on from."
         ),
-        "worker_lost": ErrorKind(None, "Worker lost", "The worker vanished and every retry was used up."),
+        "worker_lost": ErrorKind(
+            None,
+            "Worker lost",
+            "The worker vanished and every retry was used up; `result` has the best of its last state.",
+        ),
         "deadline": ErrorKind(
             None,
             "Deadline passed",

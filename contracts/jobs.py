@@ -126,7 +126,9 @@ class Provenance(Document):
     mode: str | None = None
 
 
-StopReason = Literal["budget", "finished", "target_reward", "patience", "seconds", "canceled", "deadline"]
+StopReason = Literal[
+    "budget", "finished", "target_reward", "patience", "seconds", "canceled", "deadline", "error"
+]
 
 
 class Baseline(Document):
@@ -140,14 +142,16 @@ class Baseline(Document):
 
 
 class Result(Document):
-    """What a search found; one that was canceled or met its deadline has the best so far."""
+    """What a search found; one that was canceled or failed has the best so far, if it had any."""
 
     images: list[Image] = Field(description="best first")
     first_reward: float = Field(
         description="before any search: the reward of the first candidate, which `rbf` predicts in one step"
     )
     levels: list[LevelRecord]
-    stopped_by: StopReason = Field(description="`finished`: no use for the rest of the budget")
+    stopped_by: StopReason = Field(
+        description="`finished`: no use for the rest of the budget; `error`: see the job's `error`"
+    )
     provenance: Provenance
     baseline: Baseline | None = Field(
         default=None, description="null: not asked for, or ended before its first run was"

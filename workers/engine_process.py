@@ -84,7 +84,7 @@ def main(pipe: "Connection[object, object]", spec: Spec) -> None:
         )
         line.send(Ready(str(engine.device), taken(engine.device)))
         for run in line.jobs():
-            line.send(runner.run(run.job_id, run.traceparent))
+            line.send(runner.run(run.job_id, run.traceparent, run.lost))
 
 
 def die_with_parent() -> None:

@@ -76,12 +76,12 @@ class Runner:
     orders: set[tuple[str, Order]] = field(default_factory=set[tuple[str, Order]])
     tick: Callable[[], None] = lambda: None
 
-    def run(self, job_id: str, above: str | None = None) -> Ending:
+    def run(self, job_id: str, above: str | None = None, lost: JobError | None = None) -> Ending:
         """Run a job to its final status, or give it back when told to.
 
         A job that has ended or is gone is left alone. The job's own errors end it as failed; a fault of the
         device is raised, and this process is of no further use then. What is done is traced below the span
-        of the traceparent `above`.
+        of the traceparent `above`. With an error in `lost` the search goes no further: the job ends with it.
         """
         record = patiently(lambda: load(self.connection, job_id))
         if record is None or record.status.final:
@@ -91,11 +91,11 @@ class Runner:
             bound(generation=job_id, attempt=record.attempts + 1, request=record.request_id),
             tracing.span("search", above, generation=job_id),
         ):
-            return self._execute(record)
+            return self._execute(record, lost)
 
-    def _execute(self, record: Record) -> Ending:
+    def _execute(self, record: Record, lost: JobError | None) -> Ending:
         try:
-            Execution(self, Hold.take(self.connection, record, self.worker)).run()
+            Execution(self, Hold.take(self.connection, record, self.worker), lost).run()
         except HoldLostError as error:
             log.warning("stopped: %s", error)
             after = patiently(lambda: load(self.connection, record.id))
@@ -126,10 +126,11 @@ class Found:
 
 @dataclass
 class Execution:
-    """One attempt at a job."""
+    """One attempt at a job; with `lost`, at nothing but a result of what others have found."""
 
     runner: Runner
     hold: Hold
+    lost: JobError | None = None
     _search: Search | None = None
     _state: State | None = None
     _found: Found | None = None
@@ -138,6 +139,8 @@ class Execution:
 
     def __post_init__(self) -> None:
         record, runner = self.hold.record, self.runner
+        if record.cancel_requested:
+            self.lost = None
         self._checkpoints = Checkpoints(runner.store, record.id, self.hold.attempt, record.checkpoint)
 
     def _begin(self) -> None:
@@ -158,7 +161,7 @@ class Execution:
         )
         done = self._standing.nfe if self._standing else 0
         log.info("begins after %d of %d NFE", done, record.request.budget.nfe)
-        if self.hold.attempt > 1:
+        if self.hold.attempt > 1 and not self.lost:
             self._resume()
 
     def run(self) -> None:
@@ -171,6 +174,9 @@ class Execution:
                 return
             with tracing.span("load"):
                 self._search = self._opened()
+            if self.lost:
+                self._fail(self.lost)
+                return
             with self._publisher:
                 outcome = self._searched(self._search)
             with tracing.span("store"):
@@ -187,7 +193,7 @@ class Execution:
             if device_fault(error):
                 raise
             log.exception("%s failed", record.id)
-            self._fail(job_error(error))
+            self._fail(self.lost or job_error(error))
 
     @property
     def _ended_before(self) -> StopReason | None:
@@ -380,13 +386,29 @@ class Execution:
         )
 
     def _fail(self, error: JobError) -> None:
-        """End the job as failed, with what it had spent; a search that had ended is not lost."""
+        """End the job as failed, with what it had spent and the best it had found."""
         found = self._found
         if found and self._baseline:
             found = self._with_spent(found, self._baseline)
         usage = found.usage if found else self._usage()
-        result = found.result if found else None
+        result = found.result if found else self._best_so_far(error)
         self._end(Failed(error=error), Status.FAILED, error=error, result=result, usage=usage)
+
+    def _best_so_far(self, error: JobError) -> Result | None:
+        """What the search had found before this error; None: nothing, or nothing that can be shown."""
+        # A store that has just refused for a minute is not asked for as long again.
+        if self._search is None or error.code == "storage_failed":
+            return None
+        state = self._state or (self._standing.state if self._standing else None)
+        if state is None:
+            return None
+        try:
+            return self._results.write(self._search, Outcome(state, self._ended_before or "error"))
+        except Exception as another:
+            if isinstance(another, redis.RedisError) or device_fault(another):
+                raise
+            log.exception("%s fails without a result", self.hold.record.id)
+            return None
 
     def _usage(self) -> Usage | None:
         """What a search has spent that goes no further, in this execution or before it."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from contracts.jobs import JobError
 from contracts.settings import Settings
 from workers.settings import WorkerSettings
 
@@ -29,10 +30,17 @@ class Order(StrEnum):
 
 @dataclass(frozen=True)
 class Run:
-    """To the engine: run this job; `traceparent` is of the span that it is below."""
+    """To the engine: run this job.
+
+    Args:
+        job_id: the job.
+        traceparent: of the span that it is below.
+        lost: run it no further, but end it with this error and the best of its last state.
+    """
 
     job_id: str
     traceparent: str | None = None
+    lost: JobError | None = None
 
 
 @dataclass(frozen=True)

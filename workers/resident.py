@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import redis
 
+from contracts.jobs import JobError
 from contracts.tracing import current
 from workers.berths import Berths
 from workers.hold import away
@@ -168,12 +169,13 @@ class Resident:
         except (EOFError, OSError) as error:
             raise EngineStartError(f"the engine ended while it loaded: {self._death()}") from error
 
-    def run(self, job_id: str, look: Callable[[], Order | None]) -> Ending:
+    def run(self, job_id: str, look: Callable[[], Order | None], lost: JobError | None = None) -> Ending:
         """Run a job on the engine until it ends, is given back, or the engine is lost.
 
         Args:
             job_id: the job.
             look: what the job's record and this worker want of it; may raise redis' errors.
+            lost: see `Run`.
         """
         assert self._pipe is not None  # noqa: S101 -- `start` comes first
         watch = Watch(self.spec.worker_settings.hang_seconds)
@@ -183,7 +185,7 @@ class Resident:
         self.hung_in = None
         self._note(busy=True)
         try:
-            self._pipe.send(Run(job_id, current()))
+            self._pipe.send(Run(job_id, current(), lost))
             while True:
                 if self._pipe.poll(POLL):
                     message = self._pipe.recv()

@@ -82,8 +82,10 @@ class Supervisor:
             if record is None or record.status.final:
                 return Ending.DONE
             losses = max(record.losses, untaken)
-            if losses >= self.max_attempts:
-                self.report_lost(job_id, self._hung(hangs[-losses:], losses))
+            lost = self._lost(hangs[-losses:], losses) if losses >= self.max_attempts else None
+            # One execution more makes a result of its last state, unless that has been tried already.
+            if lost and (losses > self.max_attempts or record.checkpoint is None):
+                self.report_lost(job_id, lost)
                 return Ending.DONE
             if losses > 1 and self.stopping.wait(min(2.0 ** (losses - 2), LONGEST_PAUSE)):
                 break
@@ -92,7 +94,7 @@ class Supervisor:
                     return Ending.DONE  # nobody may come who could make a result of its state
                 break
             self.show(WorkerState.BUSY)
-            ending = self._execute(record)
+            ending = self._execute(record, lost)
             if ending is not Ending.LOST:
                 return ending
             hangs.append(self.engine.hung_in)
@@ -104,8 +106,8 @@ class Supervisor:
             self._requeue(job_id, fence)
         return Ending.GIVEN_BACK
 
-    def _execute(self, record: Record) -> Ending:
-        """Have the engine run a job once."""
+    def _execute(self, record: Record, lost: JobError | None) -> Ending:
+        """Have the engine run a job once, or end it with the error of one that is lost."""
         attempt, above = record.attempts + 1, record.traceparent
         if attempt == 1:
             tracing.record("queue", record.created_at.timestamp(), above, generation=record.id)
@@ -114,7 +116,7 @@ class Supervisor:
             tracing.span("execution", above, generation=record.id, attempt=attempt) as span,
         ):
             began = time.monotonic()
-            ending = self.engine.run(record.id, lambda: self.wanted(record.id))
+            ending = self.engine.run(record.id, lambda: self.wanted(record.id), lost)
             span.note(ending=ending.value, worker=self.worker)
             log.info("execution %s", ending, extra={"facts": {"seconds": round(time.monotonic() - began, 3)}})
             return ending
@@ -141,7 +143,7 @@ class Supervisor:
         """End a job as its record stands, where that was asked for; whether it was."""
         if not self._cancel_requested(record.id):
             return False
-        self._end(record.model_copy(update={"cancel_requested": True}))
+        self._end(record)
         return True
 
     def mend(self) -> bool:
@@ -198,8 +200,8 @@ class Supervisor:
             meanwhile()
         return self.stopping.is_set()
 
-    def _hung(self, hangs: list[str | None], losses: int) -> JobError | None:
-        """What a job is told whose executions all waited for the same reward in vain.
+    def _lost(self, hangs: list[str | None], losses: int) -> JobError:
+        """Why no more is tried: `worker_lost`, or the one reward that all executions waited for in vain.
 
         Args:
             hangs: the reward that each of those which were lost here hung in; None: it did not hang in one.
@@ -207,7 +209,7 @@ class Supervisor:
         """
         [name, *others] = {*hangs} or {None}
         if name is None or others or len(hangs) < losses:
-            return None
+            return worker_lost()
         seconds = self.engine.spec.worker_settings.hang_seconds
         detail = (
             f"reward '{name}' gave no answer within {seconds:g} s, each time it was tried: "
@@ -215,19 +217,22 @@ class Supervisor:
         )
         return JobError(code="reward_failed", title=ERRORS["reward_failed"].title, detail=detail)
 
-    def report_lost(self, job_id: str, why: JobError | None = None) -> None:
-        """End a job as `worker_lost`, or as canceled where that was asked for, unless it has ended.
+    def report_lost(self, job_id: str, error: JobError | None = None) -> None:
+        """End a job with an error, `worker_lost` by default, unless it has ended.
 
-        `why` takes the place of `worker_lost` where more is known.
+        One whose cancel was asked for is canceled.
         """
         record = patiently(lambda: load(self.connection, job_id))
         if record is None or record.status.final:
             return
-        patiently(lambda: self._end(record, why))
+        patiently(lambda: self._end(record, error or worker_lost()))
 
-    def _end(self, record: Record, why: JobError | None = None) -> None:
-        """End a job as its record stands, unless it has ended or another execution has taken it over."""
-        status, event, error = lost(record, why)
+    def _end(self, record: Record, error: JobError | None = None) -> None:
+        """End a job as its record stands, unless it has ended or another execution has taken it over.
+
+        Without an error it is canceled.
+        """
+        status, event, error = ended(record, error)
         arguments = write_args(
             allowed=(Status.QUEUED, Status.RUNNING),
             status=status,
@@ -249,11 +254,15 @@ class Supervisor:
             log.warning("%s is found abandoned once Redis is back: %s", job_id, error)
 
 
-def lost(record: Record, why: JobError | None) -> tuple[Status, Event, JobError | None]:
-    """How a job ends that no worker survives."""
-    if record.cancel_requested:
+def worker_lost() -> JobError:
+    """What a job ends with that no engine survives."""
+    kind = ERRORS["worker_lost"]
+    return JobError(code="worker_lost", title=kind.title, detail=kind.meaning)
+
+
+def ended(record: Record, error: JobError | None) -> tuple[Status, Event, JobError | None]:
+    """How a job ends for which no engine runs: canceled where that was asked for, else with an error."""
+    if record.cancel_requested or error is None:
         spent, best = record.progress.nfe_spent, record.progress.best_reward
         return Status.CANCELED, Canceled(nfe_spent=spent, best_reward=best), None
-    kind = ERRORS["worker_lost"]
-    error = why or JobError(code="worker_lost", title=kind.title, detail=kind.meaning)
     return Status.FAILED, Failed(error=error), error

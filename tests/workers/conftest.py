@@ -199,16 +199,16 @@ class KilledError(BaseException):
 
 
 class Deadly(Brightness):
-    """Brightness that ends the execution at a call, as if its process were killed."""
+    """Brightness that ends the execution at a call, by default as if its process were killed."""
 
-    def __init__(self, at_call: int) -> None:
+    def __init__(self, at_call: int, error: type[BaseException] = KilledError) -> None:
         super().__init__()
-        self.calls_left = at_call
+        self.calls_left, self.error = at_call, error
 
     def score(self, images: Tensor, prompt: str) -> Tensor:
         self.calls_left -= 1
         if self.calls_left < 0:
-            raise KilledError
+            raise self.error
         return super().score(images, prompt)
 
 

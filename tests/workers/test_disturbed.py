@@ -1,5 +1,6 @@
 """Jobs that fail, are canceled, given back, taken over or repeated."""
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,8 @@ from contracts.jobs import Status, hash_fields
 from contracts.keys import checkpoints_path, image_path, job_key
 from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
 from models.rewards.brightness import Brightness
-from tests.workers.conftest import Desk, Faulty, Gate
+from tests.chaos.processes import full_disk
+from tests.workers.conftest import Deadly, Desk, Faulty, Gate
 from workers import hold as hold_module
 from workers import store as store_module
 from workers.hold import Hold, HoldLostError, Reply
@@ -133,6 +135,32 @@ def test_a_job_over_the_servers_time_fails_with_its_best_so_far(desk: Desk) -> N
     assert record.result
     assert record.result.stopped_by == "deadline"
     assert desk.file(image_path(record.id, 0, "png")).exists()
+
+
+def test_a_failure_on_the_way_keeps_the_best_so_far(desk: Desk) -> None:
+    desk.runner.engine.rewards["brightness"] = Deadly(4, ValueError)
+    record = desk.run()
+    assert record.error
+    assert (record.status, record.error.code) == (Status.FAILED, "reward_failed")
+    candidates = [event for event in desk.events(record.id) if isinstance(event, CandidateEvent)]
+    assert record.usage
+    assert record.usage.nfe_spent == len(candidates) == 25 + 3 * 2
+    assert record.result
+    assert record.result.stopped_by == "error"
+    [image] = record.result.images
+    assert image.reward == max(candidate.reward for candidate in candidates)
+    assert hashlib.sha256(desk.file(image_path(record.id, 0, "png")).read_bytes()).hexdigest() == image.sha256
+
+
+def test_a_best_so_far_that_cannot_be_stored_does_not_hide_the_failure(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "PAUSES", (0.0,))
+    desk.runner.engine.rewards["brightness"] = Deadly(4, ValueError)
+    with full_disk():
+        record = desk.run()
+    assert record.error
+    assert (record.error.code, record.result) == ("reward_failed", None)
 
 
 def test_the_engine_works_on_after_a_failure(desk: Desk) -> None:

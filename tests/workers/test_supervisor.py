@@ -1,5 +1,6 @@
 """A supervisor and its engine, a real process, which is killed, hangs, faults and does not listen."""
 
+import hashlib
 import json
 import os
 import signal
@@ -16,9 +17,17 @@ import pytest
 
 from app.submission import SETTLE_SCRIPT
 from contracts.beats import WorkerState
-from contracts.events import Canceled, Failed, Resumed
+from contracts.events import Canceled, CandidateEvent, Failed, Resumed
 from contracts.jobs import Checkpoint, Status, hash_fields
-from contracts.keys import charges_key, job_key, spent_key, totals_key
+from contracts.keys import (
+    charges_key,
+    checkpoints_path,
+    image_path,
+    job_key,
+    spent_key,
+    totals_key,
+    trace_path,
+)
 from contracts.settings import Settings
 from contracts.totals import Totals
 from models.rewards.brightness import Brightness
@@ -158,6 +167,61 @@ def test_a_job_that_kills_every_engine_ends_as_lost(
     after = desk.submit(**BODY)
     assert supervisor.run(after) is Ending.DONE
     assert desk.record(after).status is Status.SUCCEEDED
+
+
+def test_a_lost_job_keeps_the_best_of_its_last_state(
+    desk: Desk, supervisor: Supervisor, tmp_path: Path
+) -> None:
+    supervisor.max_attempts = 1
+    sabotage.order(tmp_path, at=20, how="die")
+    job = desk.submit(**BODY)
+    assert supervisor.run(job) is Ending.DONE
+    record = desk.record(job)
+    assert record.error
+    assert (record.status, record.error.code, record.attempts) == (Status.FAILED, "worker_lost", 2)
+    assert told_once(desk, job)
+    candidates = [event for event in desk.events(job) if isinstance(event, CandidateEvent)]
+    assert record.usage
+    assert record.usage.nfe_spent == record.progress.nfe_spent == len(candidates)
+    assert record.checkpoint
+    assert record.result
+    assert record.result.stopped_by == "error"
+    [image] = record.result.images
+    assert image.reward == max(each.reward for each in candidates[: record.checkpoint.nfe])
+    content = desk.file(image_path(job, 0, "png")).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == image.sha256
+    assert len(desk.file(trace_path(job)).read_text().splitlines()) == len(candidates)
+    assert not list(desk.file(checkpoints_path(job)).iterdir())
+
+
+def test_a_lost_job_of_which_no_result_can_be_made_ends_all_the_same(
+    desk: Desk, supervisor: Supervisor, tmp_path: Path
+) -> None:
+    supervisor.max_attempts = 1
+    sabotage.order(tmp_path, at=1, how="die")  # when the pictures found are judged
+    job = desk.submit(held_out=[sabotage.NAME])
+    assert supervisor.run(job) is Ending.DONE
+    record = desk.record(job)
+    assert record.error
+    assert (record.status, record.error.code, record.attempts) == (Status.FAILED, "worker_lost", 2)
+    assert record.result is None
+    assert charged(desk, job) == 60
+
+
+def test_a_lost_job_whose_cancel_was_asked_for_is_canceled_with_its_best(
+    desk: Desk, supervisor: Supervisor, tmp_path: Path
+) -> None:
+    sabotage.order(tmp_path, at=20, how="hang")
+    supervisor.max_attempts = 1
+    job = desk.submit(**BODY)
+    running = Meanwhile(supervisor, job)
+    until(lambda: desk.record(job).progress.nfe_spent >= 25 + 18 * 2)
+    cancel(desk, job)
+    assert running.join() is Ending.DONE
+    record = desk.record(job)
+    assert (record.status, record.error) == (Status.CANCELED, None)
+    assert record.result
+    assert record.result.stopped_by == "canceled"
 
 
 def test_a_reward_that_hangs_each_time_fails_the_job_by_its_name(
