@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from benchmarks import gpu_throughput
-from benchmarks.flux import SMOKE, Flux
-from benchmarks.gpu_throughput import measure
+from benchmarks.flux import FULL, SMOKE, Flux
+from benchmarks.gpu_throughput import flops_of, latents_for, measure
 from benchmarks.loops import AuthorsLoop
 from benchmarks.setup import Method, run
 from sampling.sampler import Sampler
@@ -61,6 +61,29 @@ def test_the_loop_ends_where_mode_upstream_does_on_this_model_too() -> None:
     state = run(task, method, 30, 0)
     assert loop.spent == state.ledger.nfe_spent
     assert reward == pytest.approx(state.best[0].reward, abs=1e-2), "bfloat16"
+
+
+def test_networks_of_full_size_compute_on_the_device_that_they_are_made_on() -> None:
+    # A device whose tensors hold no numbers: to mix one with the CPU's is an error.
+    flux = Flux.random(FULL, torch.device("meta"))
+    assert sum(weight.numel() for weight in flux.transformer.parameters()) == pytest.approx(12e9, rel=0.01)
+    task = flux.task()
+    latents = latents_for(task, [2])
+    assert latents.shape == (2, 4096, 64)
+    assert flops_of(task) == pytest.approx(74e12, rel=0.01)
+    assert task.session.velocity(latents, torch.ones(2, device=task.device)).is_meta
+    pictures = task.session.decode(latents)
+    assert pictures.shape == (2, 3, 1024, 1024)
+    assert flux.reward.score(pictures, "").is_meta
+    theirs = flux.pipeline()(
+        **flux.prompt,
+        height=1024,
+        width=1024,
+        num_inference_steps=1,
+        num_images_per_prompt=2,
+        output_type="pt",
+    )
+    assert theirs.images.is_meta
 
 
 def test_it_says_so_where_there_is_no_gpu(capsys: pytest.CaptureFixture[str]) -> None:

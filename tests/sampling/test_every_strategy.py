@@ -2,16 +2,18 @@
 
 import json
 from collections.abc import Mapping
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from sampling.checkpoint import restore, save
 from sampling.errors import BudgetTooSmallError
-from sampling.problem import Problem
+from sampling.problem import Problem, Scores
 from sampling.search import search
 from sampling.state import State
 from sampling.strategies import STRATEGIES, make_strategy
@@ -112,6 +114,33 @@ def test_a_search_finds_more_than_one_run(name: str) -> None:
         return sum(end.best[0].reward for end in ends) / len(ends)
 
     assert mean_best(name) > mean_best("base") / 2  # rewards are negative: less than half as far away
+
+
+@pytest.fixture(scope="module")
+def meta() -> torch.device:
+    """A device whose tensors hold no numbers; what its first product imports sets an environment variable."""
+    device = torch.device("meta")
+    assert (torch.ones(1, device=device) * torch.ones(1, device=device)).is_meta
+    return device
+
+
+@pytest.mark.parametrize("kernel", ["ode", "ddim"])
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+def test_latents_stay_on_their_device_and_nothing_there_is_read(
+    name: str, kernel: str, meta: torch.device
+) -> None:
+    verdicts = count()
+
+    def score(x0: Tensor) -> Scores:
+        return Scores([float(next(verdicts) * 7 % 11) for _ in x0], [{} for _ in x0], x0)
+
+    # To read a tensor of this device is an error, and so is to mix it with one of the CPU's.
+    made = problem(
+        90, score=score, velocity=lambda x, t: x * t[:, None], device=meta, sampler={"kernel": kernel}
+    )
+    got = candidates(rounds(name, {}, made))
+    held = [tensor for c in got for tensor in (c.x, c.prediction.x0, c.prediction.eps, c.image)]
+    assert {tensor.device.type for tensor in held if tensor is not None} == {meta.type}
 
 
 def test_every_strategy_is_tried() -> None:
