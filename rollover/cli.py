@@ -57,6 +57,12 @@ Rewards = Annotated[
         "--reward", "-r", help="What steers the search: NAME or NAME:WEIGHT. Repeat it for several."
     ),
 ]
+RewardParams = Annotated[
+    list[str] | None,
+    typer.Option(
+        help='NAME=JSON: parameters of a reward named, such as grounded_count=\'{"counts": {"dog": 2}}\'.'
+    ),
+]
 HeldOut = Annotated[list[str] | None, typer.Option("--held-out", help="Scored on the final images only.")]
 Nfe = Annotated[int | None, typer.Option("--nfe", help="Budget, in function evaluations.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the image and the trace.")]
@@ -83,6 +89,7 @@ def generate(  # noqa: PLR0913, PLR0917 -- one argument for each option
     prompt: Prompt,
     url: Url,
     reward: Rewards = None,
+    reward_params: RewardParams = None,
     held_out: HeldOut = None,
     nfe: Nfe = None,
     out: Out = Path("out"),
@@ -119,12 +126,10 @@ def generate(  # noqa: PLR0913, PLR0917 -- one argument for each option
             "baseline": baseline or None,
         }
         fields = {name: value for name, value in given.items() if value is not None}
+        steering = _rewards(reward, reward_params)
         if quote:
-            typer.echo(
-                quote_lines(client.quote(prompt, reward=_rewards(reward), nfe=nfe, image=image, **fields))
-            )
+            typer.echo(quote_lines(client.quote(prompt, reward=steering, nfe=nfe, image=image, **fields)))
             return
-        steering = _rewards(reward)
         prepare(out)
         job = client.submit(prompt, reward=steering, nfe=nfe, image=image, **fields)
         with _output_error_names(job, url):
@@ -328,9 +333,18 @@ def _finish(client: Client, job: Generation, out: Path) -> None:
         raise typer.Exit(1)
 
 
-def _rewards(given: Sequence[str] | None) -> list[dict[str, Any]] | None:
-    """``name`` or ``name:weight``, as the API takes them."""
-    return [_reward(text) for text in given] if given else None
+def _rewards(given: Sequence[str] | None, params: Sequence[str] | None = None) -> list[dict[str, Any]] | None:
+    """``name`` or ``name:weight``, with the parameters of those that have any, as the API takes them."""
+    terms = [_reward(text) for text in given or ()]
+    for name, value in (_pairs(params) or {}).items():
+        named = [term for term in terms if term["name"] == name]
+        if not named:
+            raise typer.BadParameter(f"parameters of '{name}': name the reward too, by --reward {name}")
+        if not isinstance(value, dict):
+            raise typer.BadParameter(f"{value!r}: the parameters of '{name}' are not a JSON object")
+        for term in named:
+            term["params"] = value
+    return terms or None
 
 
 def _reward(text: str) -> dict[str, Any]:

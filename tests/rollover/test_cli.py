@@ -13,8 +13,10 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
+from contracts.settings import Settings
 from rollover import Client
 from rollover.cli import app
+from tests.app.conftest import serving
 from tests.app.hand import PNG, Hand
 from tests.rollover.unreliable import HTML, unreliable
 
@@ -137,6 +139,41 @@ def test_a_number_that_is_none_is_refused(
     arguments = ["generate", "a red circle", "--url", server, "--out", str(tmp_path), *option]
     assert "finite" in refused(*arguments, code=2)
     assert client.list().items == ()
+
+
+def test_parameters_of_a_reward_are_sent_with_it(valkey_url: str, tmp_path: Path) -> None:
+    settings = Settings(redis_url=valkey_url, data_dir=tmp_path, reward_paths={"grounded_count": tmp_path})
+    with serving(settings) as url:
+        arguments = [
+            "generate",
+            "dogs",
+            "--url",
+            url,
+            "--quote",
+            "-r",
+            "brightness",
+            "-r",
+            "grounded_count:2",
+        ]
+        quoted = CliRunner().invoke(
+            app, [*arguments, "--reward-params", 'grounded_count={"counts": {"dog": 2}}']
+        )
+        assert quoted.exit_code == 0, quoted.output
+        said = refused(*arguments, "--reward-params", 'grounded_count={"counts": {"dog": -2}}', code=1)
+        assert "/reward/1/params/counts/dog" in said
+
+
+@pytest.mark.parametrize(
+    ("params", "why"),
+    [
+        ('grounded_count={"counts": {"dog": 2}}', "name the reward too, by --reward grounded_count"),
+        ("brightness={counts: 2}", "the parameters of 'brightness' are not a JSON object"),
+        ("brightness", "expected KEY=VALUE"),
+    ],
+)
+def test_parameters_that_cannot_be_sent_are_refused(params: str, why: str) -> None:
+    said = refused("generate", "dogs", "--reward", "brightness", "--reward-params", params, code=2)
+    assert why in said
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:abc", "http://[bad"])
