@@ -9,18 +9,27 @@ const number = (value) => (value === null || value === undefined ? "–" : Numbe
 const home = (id) => `/v1/generations/${id}`;
 let shown = new AbortController(); // ends the watching of the generation shown
 const pictures = { generation: new Set(), recent: new Set() }; // object URLs, which live until they are let go
+let models = [];
 let rewards = [];
 
 // ---- the form ----
 
 async function loadChoices() {
-  const [models, offered, strategies] = await Promise.all(["models", "rewards", "strategies"].map((kind) => get(`/v1/${kind}`)));
+  const [served, offered, strategies] = await Promise.all(["models", "rewards", "strategies"].map((kind) => get(`/v1/${kind}`)));
+  models = served.data;
   rewards = offered.data.filter((reward) => reward.available);
-  fill($("model"), models.data, "id");
+  fill($("model"), models, "id");
   fill($("strategy"), strategies.data, "name");
-  const chosen = models.data.find((model) => model.default) ?? models.data[0];
-  showRewards(chosen.reward);
-  $("model").onchange = () => showRewards(models.data.find((model) => model.id === $("model").value).reward);
+  $("model").onchange = suitModel;
+  suitModel();
+}
+
+/** Offer what the chosen model can be asked for. */
+function suitModel() {
+  const { reward, image } = models.find((model) => model.id === $("model").value);
+  showRewards(reward);
+  $("image-field").hidden = image === "none";
+  $("image").required = image === "required";
 }
 
 function fill(select, entries, name) {
@@ -34,8 +43,9 @@ function showRewards(preferred) {
   if ([...$("reward").options].some((option) => option.value === preferred)) $("reward").value = preferred;
 }
 
-function submission() {
+async function submission() {
   const seed = $("seed").value;
+  const [file] = $("image-field").hidden ? [] : $("image").files;
   return {
     prompt: $("prompt").value,
     model: $("model").value,
@@ -44,8 +54,17 @@ function submission() {
     search: { strategy: $("strategy").value },
     baseline: $("baseline").checked,
     ...(seed === "" ? {} : { seed: Number(seed) }),
+    ...(file ? { image: await dataURL(file) } : {}),
   };
 }
+
+/** A file as a request has it. */
+const dataURL = (file) => new Promise((read, failed) => {
+  const reader = new FileReader();
+  reader.onload = () => read(reader.result);
+  reader.onerror = () => failed(reader.error);
+  reader.readAsDataURL(file);
+});
 
 function complain(error) {
   const problem = error instanceof Problem;
@@ -74,7 +93,7 @@ async function quote() {
   $("quote").value = "";
   if (!form.checkValidity()) return;
   try {
-    const { expected_seconds: seconds, queue } = await post("/v1/quotes", submission());
+    const { expected_seconds: seconds, queue } = await post("/v1/quotes", await submission());
     const wait = queue.position ? `, after ${queue.position} waiting` : "";
     $("quote").value = seconds === null ? "" : `about ${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s${wait}`;
   } catch (error) {
@@ -87,7 +106,7 @@ async function submit(event) {
   clearTimeout(quoting);
   uncomplain();
   try {
-    location.hash = (await post("/v1/generations", submission())).id;
+    location.hash = (await post("/v1/generations", await submission())).id;
   } catch (error) {
     complain(error);
   }
@@ -113,7 +132,7 @@ async function show(id) {
 function clear() {
   release(pictures.generation);
   for (const element of [$("chart"), $("facts"), $("levels")]) element.replaceChildren();
-  for (const element of [$("image"), $("rival"), $("links"), $("cancel"), $("generation")]) element.hidden = true;
+  for (const element of [$("picture"), $("rival"), $("links"), $("cancel"), $("generation")]) element.hidden = true;
   $("caption").textContent = "";
 }
 
@@ -183,9 +202,9 @@ function release(pool) {
 }
 
 function setImage(src) {
-  $("image").src = src;
-  $("image").alt = $("title").textContent;
-  $("image").hidden = false;
+  $("picture").src = src;
+  $("picture").alt = $("title").textContent;
+  $("picture").hidden = false;
 }
 
 async function ended(job, signal) {

@@ -1,8 +1,11 @@
 """The studio in a real browser, against the running stack."""
 
+import hashlib
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions
@@ -12,8 +15,11 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
 
+from contracts.settings import Settings
 from rollover import Client
 from rollover.serve import Stack
+from tests.app.conftest import serving
+from tests.app.test_inputs import ENTRY, PNG
 from tests.conftest import ENDLESS
 
 DRIVER, BROWSER = shutil.which("chromedriver"), shutil.which("chromium") or shutil.which("google-chrome")
@@ -37,17 +43,52 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
     driver.quit()
 
 
-@pytest.fixture
-def page(browser: Chrome, stack: Stack) -> Iterator[Chrome]:
-    """The studio, loaded afresh; nothing may be in the browser's console afterwards."""
+@contextmanager
+def opened(browser: Chrome, url: str) -> Iterator[Chrome]:
+    """The studio of a server, loaded afresh; nothing may be in the browser's console afterwards."""
     browser.get("about:blank")
-    browser.get(f"{stack.url}/")
+    browser.get(f"{url}/")
     until(browser, "#model option")
     browser.get_log("browser")
     yield browser
     # A refused submission is a line of its own there; scripts, styles and pictures that fail are faults.
     faults = [line["message"] for line in browser.get_log("browser") if "422" not in line["message"]]
     assert faults == []
+
+
+@pytest.fixture
+def page(browser: Chrome, stack: Stack) -> Iterator[Chrome]:
+    with opened(browser, stack.url) as page:
+        yield page
+
+
+@pytest.fixture
+def editors(redis_url: str, tmp_path: Path) -> Iterator[str]:
+    """URL of a server with models that take an image; no worker runs what it is given."""
+    entries = [ENTRY.format(name=f"editor-{image}", image=image) for image in ("required", "optional")]
+    (tmp_path / "models.toml").write_text("".join(entries))
+    settings = Settings(
+        redis_url=redis_url,
+        data_dir=tmp_path,
+        catalogue=tmp_path / "models.toml",
+        models=("shapes", "editor-required", "editor-optional"),
+    )
+    with serving(settings) as url:
+        yield url
+
+
+@pytest.fixture
+def editing(browser: Chrome, editors: str) -> Iterator[Chrome]:
+    """The studio of that server."""
+    with opened(browser, editors) as page:
+        yield page
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.png"
+    path.write_bytes(PNG)
+    return path
 
 
 def until(page: Chrome, selector: str, text: str = "") -> WebElement:
@@ -100,7 +141,7 @@ def test_a_search_from_the_form_to_its_picture(page: Chrome, client: Client) -> 
     assert job.result
     assert float(shown["final reward"]) == pytest.approx(job.result.images[0].reward, rel=1e-3)
     WebDriverWait(page, 30).until(lambda _: loaded(page, "#levels img") and all(loaded(page, "#levels img")))
-    assert loaded(page, "#image") == [64]
+    assert loaded(page, "#picture") == [64]
     assert until(page, "#recent a[href$='" + job.id + "']")
 
 
@@ -120,7 +161,7 @@ def test_cancel_keeps_the_best_so_far(page: Chrome) -> None:
     until(page, "#cancel").click()
     until(page, "#status", "^canceled$")
     until(page, "#facts", "final reward")
-    assert loaded(page, "#image") == [64]
+    assert loaded(page, "#picture") == [64]
 
 
 def test_a_prompt_is_text_and_never_markup(page: Chrome, client: Client) -> None:
@@ -133,3 +174,39 @@ def test_a_prompt_is_text_and_never_markup(page: Chrome, client: Client) -> None
     until(page, "#delete").click()
     WebDriverWait(page, 30).until(lambda _: "#gen_" not in page.current_url)
     assert job.id not in page.page_source
+
+
+def test_the_image_that_is_chosen_is_sent(editing: Chrome, editors: str, photo: Path) -> None:
+    image = editing.find_element(By.ID, "image")
+    assert not image.is_displayed()
+    fill(editing, model="editor-required", prompt="make it red")
+    editing.find_element(By.ID, "search").click()
+    assert editing.execute_script("return document.querySelector('#image').validity.valueMissing")
+    image.send_keys(str(photo))
+    editing.find_element(By.ID, "search").click()
+    until(editing, "#title", "^make it red$")
+    with Client(editors) as client:
+        [job] = client.list().items
+    assert job.request["model"] == "editor-required"
+    facts = {"width": 96, "height": 64, "bytes": len(PNG), "sha256": hashlib.sha256(PNG).hexdigest()}
+    assert job.request["image"] == facts
+
+
+def test_no_image_is_sent_where_none_is_chosen_or_taken(editing: Chrome, editors: str, photo: Path) -> None:
+    fill(editing, model="editor-optional")
+    editing.find_element(By.ID, "search").click()
+    until(editing, "#generation", "queued")
+    editing.find_element(By.ID, "image").send_keys(str(photo))
+    fill(editing, model="shapes", prompt="a red circle")
+    editing.find_element(By.ID, "search").click()
+    until(editing, "#title", "^a red circle$")
+    with Client(editors) as client:
+        assert [job.request["image"] for job in client.list().items] == [None, None]
+
+
+def test_a_file_that_is_no_image_is_refused_at_its_field(editing: Chrome, tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_text("no image")
+    fill(editing, model="editor-optional")
+    editing.find_element(By.ID, "image").send_keys(str(tmp_path / "photo.jpg"))
+    until(editing, "#problems", "^image: ")
+    assert editing.find_element(By.ID, "image").get_attribute("aria-invalid") == "true"
