@@ -216,11 +216,15 @@ def calibrate(
     model: Annotated[str, typer.Argument(help="Id of the model.")],
     prompts: Annotated[Path, typer.Option(help="File with one prompt a line; a dozen tell enough.")],
     reward: Annotated[str | None, typer.Option("--reward", "-r", help="Default: the model's.")] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option(help="PNG or JPEG file that all prompts are about, for models that take one."),
+    ] = None,
     noises: Annotated[int, typer.Option(min=3, help="Noises of each prompt.")] = 16,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
     """Measure from which level on one-step predictions foretell the reward, and what settings follow."""
-    given = {"reward": reward, "out": out}
+    given = {"reward": reward, "image": image, "out": out}
     options = [f"--{name}={value}" for name, value in given.items() if value is not None]
     arguments = [f"--prompts={prompts}", f"--noises={noises}", *options, "--", model]
     _program("workers.calibrate", "worker", *arguments)

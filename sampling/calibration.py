@@ -6,8 +6,9 @@ measured is the correlation, over noises of one prompt, of the prediction's rewa
 at t = 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -62,15 +63,10 @@ class Recommendation:
     rbf: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-def times(steps: int = STEPS) -> tuple[float, ...]:
-    """The times of the linear path at which predictions are judged, from 1 down to 1 / steps."""
-    return tuple(1 - i / steps for i in range(steps))
-
-
-def foresight(problem: Problem, noises: int, steps: int = STEPS) -> list[float]:
+def foresight(problem: Problem, noises: int, steps: int = STEPS) -> dict[float, float]:
     """Correlation of the one-step prediction's reward with the final one, over the noises of one prompt.
 
-    Each noise goes down the linear path by Euler's method; no budget is charged.
+    Each noise goes down the linear path by Euler's method, at the model's own times; no budget is charged.
 
     Args:
         problem: one prompt; its ``max_batch`` holds.
@@ -78,35 +74,37 @@ def foresight(problem: Problem, noises: int, steps: int = STEPS) -> list[float]:
         steps: of the way down, at least 1.
 
     Returns:
-        One number in [-1, 1] for each of ``times(steps)``: 0 where all predictions are rewarded alike, which
-        leaves nothing to choose by; nan everywhere where all ends are, and there is nothing to foretell.
+        By time, from 1 down, a number in [-1, 1]: 0 where all predictions are rewarded alike, which leaves
+        nothing to choose by; nan everywhere where all ends are, and there is nothing to foretell.
     """
+    times = problem.schedule(steps)
     x = draw_noise(problem, ((chain, 0, 0) for chain in range(noises)))
-    parts = [rewards_down(problem, x[part], steps) for part in chunks(noises, problem.max_batch)]
+    parts = [rewards_down(problem, x[part], times) for part in chunks(noises, problem.max_batch)]
     table = np.concatenate(parts, axis=1)
     early, final = table[:-1], table[-1]
     least = ALIKE * np.abs(table).max()
     if final.std() <= least:
-        return [float("nan")] * steps
-    return [0.0 if level.std() <= least else float(np.corrcoef(level, final)[0, 1]) for level in early]
+        return dict.fromkeys(times[:-1], float("nan"))
+    told = [0.0 if level.std() <= least else float(np.corrcoef(level, final)[0, 1]) for level in early]
+    return dict(zip(times[:-1], told, strict=True))
 
 
-def rewards_down(problem: Problem, x: Tensor, steps: int) -> list[list[float]]:
-    """Rewards of what latents [b, *latent] at t = 1 predict at each of ``times(steps)``, and of the ends."""
+def rewards_down(problem: Problem, x: Tensor, times: Sequence[float]) -> list[list[float]]:
+    """Rewards of what latents [b, *latent] at t = 1 predict at each of the times but 0, and of the ends."""
     rewards: list[list[float]] = []
-    for t in times(steps):
+    for t, t_next in pairwise(times):
         velocity = problem.velocity(x, torch.full((len(x),), t))
         rewards.append(problem.score(x - t * velocity).rewards)
-        x = x - velocity / steps
+        x = x - (t - t_next) * velocity
     return [*rewards, problem.score(x).rewards]
 
 
-def levels(found: Sequence[Sequence[float]]) -> list[Level]:
-    """Mean over prompts of what ``foresight`` found for each, level by level.
+def levels(found: Sequence[Mapping[float, float]]) -> list[Level]:
+    """Mean over prompts of what ``foresight`` found for each at the same times, level by level.
 
     ValueError where no prompt has a correlation: its rewards were all alike.
     """
-    table = np.array(found, dtype=np.float64)
+    table = np.array([list(each.values()) for each in found], dtype=np.float64)
     table = table[~np.isnan(table).any(1)]
     count = len(table)
     if not count:
@@ -114,7 +112,7 @@ def levels(found: Sequence[Sequence[float]]) -> list[Level]:
     errors = (
         [float(e) for e in table.std(0, ddof=1) / np.sqrt(count)] if count > 1 else [None] * len(table[0])
     )
-    rows = zip(times(table.shape[1]), table.mean(0), errors, strict=True)
+    rows = zip(found[0], table.mean(0), errors, strict=True)
     return [Level(float(t), float(mean), error, count) for t, mean, error in rows]
 
 

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from PIL import Image, ImageOps
 
 from contracts.errors import InvalidRequestError
 from contracts.requests import ResolvedRequest
@@ -33,8 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prompts = read_prompts(options.prompts)
         settings = Settings()
         engine = Engine.load(options.model, WorkerSettings(), reward_needs(settings), settings.entries)
-        asked = requests(settings, options.model, prompts, options.reward)
-        found = levels(list(correlations(engine, asked, options.noises)))
+        image = read_image(options.image) if options.image else None
+        asked = requests(settings, options.model, prompts, options.reward, has_image=image is not None)
+        found = levels(list(correlations(engine, asked, options.noises, image)))
     except (
         OSError,
         ValueError,
@@ -52,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "model": options.model,
             "reward": options.reward,
             "prompts": len(prompts),
+            "image": options.image and str(options.image),
             "noises": options.noises,
         }
         measured = {"levels": [asdict(level) for level in found], "recommended": asdict(recommended)}
@@ -67,16 +70,25 @@ def read_prompts(path: Path) -> list[str]:
     return prompts
 
 
+def read_image(path: Path) -> Image.Image:
+    """A picture as it is meant to be seen; OSError where there is none."""
+    with Image.open(path, formats=["PNG", "JPEG"]) as file:
+        return ImageOps.exif_transpose(file).convert("RGB")
+
+
 def requests(
-    settings: Settings, model: str, prompts: Sequence[str], reward: str | None
+    settings: Settings, model: str, prompts: Sequence[str], reward: str | None, *, has_image: bool
 ) -> list[ResolvedRequest]:
     """What a submission of each prompt would be, with a seed of its own.
 
     Raises:
-        InvalidRequestError: a prompt or the reward is not one that the model takes.
+        InvalidRequestError: a prompt or the reward is not one that the model takes, or the model takes no
+            image, or needs one.
     """
     models = {model: settings.entries[model].facts(model)}
     steered = {} if reward is None else {"reward": reward}
+    if has_image:
+        steered["image"] = "given"  # pixels are no part of a resolved request
     return [
         accept({"prompt": prompt, "held_out": [], "seed": seed, **steered}, models, settings.caps)
         for seed, prompt in enumerate(prompts)
@@ -84,17 +96,19 @@ def requests(
 
 
 @torch.inference_mode()
-def correlations(engine: Engine, asked: Sequence[ResolvedRequest], noises: int) -> Iterator[list[float]]:
-    """`sampling.calibration.foresight` of each request.
+def correlations(
+    engine: Engine, asked: Sequence[ResolvedRequest], noises: int, image: Image.Image | None = None
+) -> Iterator[dict[float, float]]:
+    """`sampling.calibration.foresight` of each request, all about the same image where there is one.
 
     Raises:
         JobFailedError: model or reward failed, or there is no memory for a call of one row.
     """
     for request in asked:
-        yield foretold(engine.open(request), noises)
+        yield foretold(engine.open(request, image=image), noises)
 
 
-def foretold(search: Search, noises: int) -> list[float]:
+def foretold(search: Search, noises: int) -> dict[float, float]:
     """The same of one, begun anew with half as many rows in a call where memory runs out."""
     while True:
         try:
@@ -134,6 +148,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("model", help="id in the registry")
     parser.add_argument("--reward", help="what is foretold; default: the model's")
     parser.add_argument("--prompts", type=Path, required=True, help="file with one prompt a line")
+    parser.add_argument("--image", type=Path, help="PNG or JPEG file that the prompts are about")
     parser.add_argument("--noises", type=int, default=16, help="of each prompt, at least 3")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args(arguments)
