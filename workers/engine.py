@@ -128,7 +128,8 @@ class Engine:
     """A loaded model; rewards are loaded when first named, and kept while there is room. One thread uses it.
 
     `halved` is called whenever memory ran out and a search goes on with half as many rows in a call;
-    `asking` whenever a reward is loaded or asked, with its name, and with None when that is over.
+    `asking` whenever a reward is loaded or asked, with its name, and with None when that is over; `stepped`
+    after each batch that went through the model or the rewards.
     """
 
     model: str
@@ -142,6 +143,7 @@ class Engine:
     headroom: Headroom = field(default_factory=Headroom)
     halved: Callable[[], None] = lambda: None
     asking: Asking = nobody
+    stepped: Callable[[], None] = lambda: None
 
     @classmethod
     def load(
@@ -277,7 +279,8 @@ class Engine:
             session = self.backend.prepare(
                 request.prompt, request.width, request.height, request.guidance_scale, **given
             )
-        metered = Metered(session, composite(request, rewards), request.prompt, clock, self.asking)
+        steering = composite(request, rewards)
+        metered = Metered(session, steering, request.prompt, clock, self.asking, self.stepped)
         problem = Problem(
             velocity=metered.velocity,
             score=metered.score,

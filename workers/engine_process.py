@@ -79,9 +79,8 @@ def main(pipe: "Connection[object, object]", spec: Spec) -> None:
     with connect(spec.redis_url) as connection:
         counts = Counts(connection, spec.model)
         engine.halved = lambda: counts.add("halvings")
-        runner = Runner(
-            connection, engine, store, spec.worker, spec.settings, line.orders, lambda: line.send(Tick())
-        )
+        tick = engine.stepped = lambda: line.send(Tick())
+        runner = Runner(connection, engine, store, spec.worker, spec.settings, line.orders, tick)
         line.send(Ready(str(engine.device), taken(engine.device)))
         for run in line.jobs():
             line.send(runner.run(run.job_id, run.traceparent, run.lost))

@@ -15,7 +15,7 @@ Pass = Callable[[int], object]
 KEPT_FREE = 0.1
 """Part of the free memory that is left: for pictures that a search keeps, and for gaps between blocks."""
 MOST = 256
-"""Rows beyond which no device gains anything."""
+"""Rows beyond which no device gains anything, and a request could take all memory there is."""
 log = logging.getLogger(__name__)
 
 
@@ -80,24 +80,23 @@ class Headroom:
     """Knows how many rows a call may have, for each kind of search that there was.
 
     Args:
-        memory: of the device; None: it is not measured.
+        memory: of the device; None: it is not measured, and `MOST` are taken to fit.
         most: rows that the catalogue allows; None: as many as fit.
     """
 
     memory: Memory | None = None
     most: int | None = None
-    _known: dict[Kind, int | None] = field(default_factory=dict[Kind, int | None])
+    _known: dict[Kind, int] = field(default_factory=dict[Kind, int])
 
-    def rows(self, kind: Kind, passes: Sequence[Pass]) -> int | None:
-        """The most rows in a call of searches of this kind; None: no limit.
+    def rows(self, kind: Kind, passes: Sequence[Pass]) -> int:
+        """The most rows in a call of searches of this kind.
 
         Raises:
             Exception: see `most_rows`, which runs for the first search of a kind.
         """
         if kind not in self._known:
-            fitting = most_rows(self.memory, passes) if self.memory else None
-            limits = [limit for limit in (fitting, self.most) if limit is not None]
-            self._known[kind] = min(limits, default=None)
+            fitting = most_rows(self.memory, passes) if self.memory else MOST
+            self._known[kind] = min(fitting, self.most or MOST)
         return self._known[kind]
 
     def lower(self, kind: Kind, rows: int) -> None:

@@ -57,6 +57,7 @@ class Metered:
 
     Attributes:
         asking: told which reward is asked, and None once all have answered, or one has failed.
+        stepped: told after each call of the model, and each verdict.
         rows: of the latest call: where memory ran out, it did so for so many.
     """
 
@@ -65,13 +66,16 @@ class Metered:
     prompt: str
     clock: Clock
     asking: Asking = nobody
+    stepped: Callable[[], None] = lambda: None
     rows: int = 0
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         """See `sampling.prediction.Velocity`."""
         self.rows = len(x)
         with self.clock.time("model", ModelFailedError):
-            return self.session.velocity(x, t)
+            velocity = self.session.velocity(x, t)
+        self.stepped()
+        return velocity
 
     def score(self, x0: Tensor) -> Scores:
         """Decode predictions [b, *latent] and judge the pictures."""
@@ -106,5 +110,6 @@ class Metered:
                 rewards: list[float] = total.scores.tolist()
         finally:
             self.asking(None)
+        self.stepped()
         rows = [{name: values[row] for name, values in parts.items()} for row in range(len(rewards))]
         return Scores(rewards=rewards, parts=rows, images=images.detach()), total.scores

@@ -70,7 +70,7 @@ class Watch:
     def step(self) -> None:
         """Note that a step has ended."""
         took = time.monotonic() - self.since
-        self.usual = took if self.usual == 0.0 else 0.8 * self.usual + 0.2 * took
+        self.usual = max(took, 0.8 * self.usual + 0.2 * took)  # a round has short steps and long ones
         self.excuse()
 
     def excuse(self) -> None:

@@ -16,7 +16,7 @@ from models.rewards.composite import Composite, Part
 from tests.workers.conftest import Deadly, Desk, Faulty, KilledError
 from workers.engine import Engine
 from workers.failures import RewardFailedError
-from workers.headroom import Headroom, Kind
+from workers.headroom import MOST, Headroom, Kind
 from workers.trial import passes
 
 ROW = 1 << 20
@@ -94,6 +94,22 @@ def test_the_catalogue_may_allow_fewer_rows(desk: Desk, device: Device) -> None:
     desk.runner.engine.headroom = Headroom(most=3)
     assert desk.run(**BODY).status is Status.SUCCEEDED
     assert max(device.calls) == 3
+
+
+def test_no_request_makes_a_call_of_more_rows_than_a_device_gains_by(desk: Desk, device: Device) -> None:
+    device.rows = 1000
+    record = desk.run(**BODY | {"budget": {"nfe": 340}, "search": {"initial_noises": 300}})
+    assert record.status is Status.SUCCEEDED, record.error
+    assert device.calls[:2] == [MOST, 300 - MOST]
+
+
+def test_each_call_of_a_round_is_a_sign_of_life(desk: Desk, device: Device) -> None:
+    desk.runner.engine.headroom = Headroom(most=5)
+    told: set[int] = set()
+    desk.runner.engine.stepped = lambda: told.add(len(device.calls))
+    assert desk.run(**BODY).status is Status.SUCCEEDED
+    assert device.calls[:5] == [5] * 5, "the first round"
+    assert told == set(range(1, len(device.calls) + 1))
 
 
 def test_after_memory_ran_out_later_searches_begin_with_what_was_left(desk: Desk, device: Device) -> None:
