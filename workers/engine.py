@@ -77,9 +77,11 @@ class Search:
         of a call of one row is raised.
         """
         while True:
+            self.metered.made = 0
             try:
                 for around in search(self.problem, self.strategy, state):
                     state = around.state
+                    self.metered.made = 0
                     yield around
             except Exception as error:
                 if not self.fewer_may_do(error):

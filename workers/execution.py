@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import redis
 from PIL.Image import Image
@@ -136,6 +137,7 @@ class Execution:
     _found: Found | None = None
     _baseline: Baseline | None = None
     _image: Image | None = None
+    _told_within: int = 0
 
     def __post_init__(self) -> None:
         record, runner = self.hold.record, self.runner
@@ -238,8 +240,9 @@ class Execution:
                 return Outcome(start, reason)
         saved = start.ledger.nfe_spent if start else 0
         levels = LevelSpans()
+        search.metered.stepped = partial(self._tell_within, search)
         for around in search.rounds(start):
-            self._state = around.state
+            self._state, self._told_within = around.state, 0
             spent = around.state.ledger.nfe_spent
             levels.add(around)
             reason = self._ended_by(around)
@@ -257,6 +260,18 @@ class Execution:
                 raise GivenBackError
         assert self._state is not None  # noqa: S101 -- a search has at least one round
         return Outcome(self._state, "finished" if self._state.ledger.nfe_left else "budget")
+
+    def _tell_within(self, search: Search) -> None:
+        """Tell how far a round of many batches is: where it never ends, so much was spent all the same."""
+        self.runner.engine.stepped()
+        made = search.metered.made
+        if made <= self._told_within + EVERY_NFE:
+            return
+        self._told_within = made
+        so_far = self.hold.record.progress.model_copy(update={"nfe_spent": 0})
+        if self._state:
+            so_far = progress(self._state, search.request, self.hold.record.nfe_before)
+        self._publisher.publish(Update(so_far.model_copy(update={"nfe_spent": so_far.nfe_spent + made})))
 
     def _compared(self, found: Found) -> Found:
         """Run the baseline to its end, or until it is stopped: what it found by then is shown."""

@@ -59,6 +59,7 @@ class Metered:
         asking: told which reward is asked, and None once all have answered, or one has failed.
         stepped: told after each call of the model, and each verdict.
         rows: of the latest call: where memory ran out, it did so for so many.
+        made: evaluations since the latest round, or since that was begun anew.
     """
 
     session: Session
@@ -68,12 +69,14 @@ class Metered:
     asking: Asking = nobody
     stepped: Callable[[], None] = lambda: None
     rows: int = 0
+    made: int = 0
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         """See `sampling.prediction.Velocity`."""
         self.rows = len(x)
         with self.clock.time("model", ModelFailedError):
             velocity = self.session.velocity(x, t)
+        self.made += len(x)
         self.stepped()
         return velocity
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from contracts.events import CandidateEvent
 from contracts.jobs import Status
 from models.backend import ModelLoadError
 from models.modular import ModularBackend
@@ -110,6 +111,25 @@ def test_each_call_of_a_round_is_a_sign_of_life(desk: Desk, device: Device) -> N
     assert desk.run(**BODY).status is Status.SUCCEEDED
     assert device.calls[:5] == [5] * 5, "the first round"
     assert told == set(range(1, len(device.calls) + 1))
+
+
+def test_a_long_round_is_told_on_its_way(desk: Desk) -> None:
+    desk.runner.engine.headroom = Headroom(most=5)
+    job = desk.submit(search={"strategy": "smc"}, sampler={"steps": 3}, budget={"nfe": 184})
+    desk.runner.engine.rewards["brightness"] = Deadly(at_call=8)
+    with pytest.raises(KilledError):
+        desk.runner.run(job)
+    record = desk.record(job)
+    assert record.progress.nfe_spent == 30
+    assert record.usage_so_far
+    assert record.usage_so_far.nfe_spent == 30
+    desk.runner.engine.rewards["brightness"] = Brightness()
+    desk.runner.run(job)
+    record = desk.record(job)
+    assert record.status is Status.SUCCEEDED
+    assert [event.nfe for event in desk.events(job) if isinstance(event, CandidateEvent)] == [*range(1, 185)]
+    assert record.usage
+    assert (record.usage.nfe_spent, record.usage.nfe_redone) == (184, 30)
 
 
 def test_after_memory_ran_out_later_searches_begin_with_what_was_left(desk: Desk, device: Device) -> None:
