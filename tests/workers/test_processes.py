@@ -1,7 +1,5 @@
 """Real worker processes: one killed, one told to stop, one that cannot start."""
 
-import hashlib
-import os
 import signal
 import time
 from pathlib import Path
@@ -12,7 +10,7 @@ from redis import Redis
 
 from contracts.events import CandidateEvent, Resumed, Started
 from contracts.jobs import Status
-from contracts.keys import WORKERS_KEY, image_path, worker_key
+from contracts.keys import WORKERS_KEY, worker_key
 from contracts.settings import Settings
 from tests.chaos.processes import engine_of
 from tests.chaos.valkey import Valkey
@@ -56,30 +54,6 @@ def test_a_killed_workers_job_is_taken_over_and_ends_well(desk: Desk, start: Sta
     [survivor] = workers.values()
     survivor.send_signal(signal.SIGTERM)
     assert survivor.wait(timeout=60) == 0
-
-
-def test_a_job_that_is_lost_with_its_engine_keeps_the_best_of_its_last_state(
-    desk: Desk, start: Start
-) -> None:
-    worker = start(ROLLOVER_MAX_ATTEMPTS="1")
-    job = desk.submit(budget={"nfe": ENDLESS})
-    wait_for(lambda: desk.record(job).checkpoint)
-    engine = engine_of(worker.pid)
-    assert engine
-    os.kill(engine, signal.SIGKILL)
-    wait_for(lambda: desk.record(job).status.final)
-    record = desk.record(job)
-    assert record.error
-    assert (record.status, record.error.code) == (Status.FAILED, "worker_lost")
-    assert record.checkpoint
-    told = [event for event in desk.events(job) if isinstance(event, CandidateEvent)]
-    assert record.result
-    [image] = record.result.images
-    assert image.reward == max(event.reward for event in told[: record.checkpoint.nfe])
-    content = desk.file(image_path(job, 0, "png")).read_bytes()
-    assert hashlib.sha256(content).hexdigest() == image.sha256
-    assert record.usage
-    assert record.usage.nfe_spent == len(told) >= record.checkpoint.nfe
 
 
 def test_a_worker_told_to_stop_gives_its_job_back_with_its_state(desk: Desk, start: Start) -> None:

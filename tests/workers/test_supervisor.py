@@ -173,9 +173,13 @@ def test_a_lost_job_keeps_the_best_of_its_last_state(
     desk: Desk, supervisor: Supervisor, tmp_path: Path
 ) -> None:
     supervisor.max_attempts = 1
-    sabotage.order(tmp_path, at=20, how="die")
+    sabotage.order(tmp_path, slow=1)
     job = desk.submit(**BODY)
-    assert supervisor.run(job) is Ending.DONE
+    running = Meanwhile(supervisor, job)
+    until(lambda: desk.record(job).checkpoint)
+    assert supervisor.engine.pid
+    os.kill(supervisor.engine.pid, signal.SIGKILL)
+    assert running.join() is Ending.DONE
     record = desk.record(job)
     assert record.error
     assert (record.status, record.error.code, record.attempts) == (Status.FAILED, "worker_lost", 2)
