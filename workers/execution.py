@@ -367,12 +367,14 @@ class Execution:
             standing = self._standing
         else:
             standing = replace(self._stands(search, outcome.state), ended=outcome.stopped_by)
+        usage = self._results.usage(search, outcome.state)
+        so_far = progress(outcome.state, search.request, self.hold.record.nfe_before)
         return Found(
             stopped_by=outcome.stopped_by,
             standing=standing,
-            progress=progress(outcome.state, search.request, self.hold.record.nfe_before),
+            progress=so_far.model_copy(update={"nfe_spent": usage.nfe_spent}),
             result=result,
-            usage=self._results.usage(search, outcome.state),
+            usage=usage,
         )
 
     def _finish(self, found: Found) -> None:

@@ -85,11 +85,13 @@ class Results:
         )
 
     def usage(self, search: Search, state: State) -> Usage:
-        """What the search has spent until now."""
+        """What the search has spent until now; what earlier executions told of counts, redone or not."""
         waited = self.hold.started_at - self.hold.record.created_at
         seconds = Seconds(queued=max(waited.total_seconds(), 0.0), total=self.seconds, **search.clock.seconds)
         usage = Usage(**dict(spent(state.ledger, self.hold.nfe_redone, seconds)))
-        return usage.model_copy(update={"nfe_spent": usage.nfe_spent - self.hold.record.nfe_before})
+        nfe = usage.nfe_spent - self.hold.record.nfe_before
+        ahead = max(self.hold.record.progress.nfe_spent - nfe, 0)
+        return usage.model_copy(update={"nfe_spent": nfe + ahead, "nfe_redone": usage.nfe_redone - ahead})
 
     def _write_trace(self) -> None:
         """The candidates as they were published, by whichever execution.

@@ -1,6 +1,7 @@
 """An execution that vanishes costs the work since its last checkpoint, and nothing else."""
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from contracts.jobs import Record, Status, hash_fields
 from contracts.keys import checkpoints_path, preview_path, trace_path
 from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
 from models.rewards.brightness import Brightness
-from tests.workers.conftest import Deadly, Desk, Faulty, KilledError
+from tests.workers.conftest import Deadly, Desk, Faulty, Gate, KilledError, cancel
 from workers.checkpoints import EVERY_NFE, Checkpoints, Standing
 from workers.failures import StorageFailedError
 from workers.messages import Order
@@ -106,6 +107,34 @@ def test_a_job_may_vanish_again_and_again(desk: Desk) -> None:
     usage = desk.record(job).usage
     assert usage
     assert usage.nfe_redone == sum(event.nfe_redone for event in resumed)
+
+
+@pytest.mark.parametrize("calls", [0, 3])
+def test_one_that_is_canceled_before_it_comes_to_where_it_was_has_spent_what_was_told(
+    desk: Desk, calls: int
+) -> None:
+    job = desk.submit(budget={"nfe": 400})
+    killed(desk, job, 24)
+    before = desk.record(job)
+    assert before.checkpoint
+    assert before.progress.nfe_spent > before.checkpoint.nfe + 2 * calls
+    if calls:
+        gate = desk.runner.engine.rewards["brightness"] = Gate(calls - 1)
+        thread = threading.Thread(target=desk.runner.run, args=[job])
+        thread.start()
+        for _ in range(calls):
+            gate.reached.acquire(timeout=30)
+        desk.runner.orders.add((job, Order.CANCEL))
+        gate.passes.release()
+        thread.join(60)
+    else:
+        cancel(desk, job)
+        desk.runner.run(job)
+    record = desk.record(job)
+    assert record.status is Status.CANCELED
+    assert record.usage
+    assert record.usage.nfe_spent == record.progress.nfe_spent == before.progress.nfe_spent
+    assert record.usage.nfe_redone == 2 * calls
 
 
 def test_one_that_gets_no_further_is_counted(desk: Desk) -> None:
