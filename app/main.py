@@ -49,8 +49,9 @@ def create_app(settings: Settings) -> FastAPI:
             try:
                 yield {"services": services}
             finally:
-                sweeping.cancel()
-                await asyncio.wait([sweeping])
+                while not sweeping.done():  # a client that was about to time out can take one for its own
+                    sweeping.cancel()
+                    await asyncio.wait([sweeping], timeout=1)
 
     # FastAPI's own /docs loads its script from another server, which a GPU cluster may not reach.
     app = FastAPIOffline(

@@ -1,6 +1,8 @@
 """What is kept for long enough goes, all of it, and nothing else does."""
 
+import asyncio
 import secrets
+import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -10,9 +12,11 @@ from types import SimpleNamespace
 import httpx
 import pytest
 from redis import Redis
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from app import expiry
 from app.artifacts import Artifacts
+from app.services import Services
 from contracts.jobs import Status, hash_fields, id_at, now
 from contracts.keys import (
     JOBS_KEY,
@@ -239,3 +243,24 @@ def test_a_record_that_cannot_be_read_holds_up_no_other(
     swept(client, fine)
     assert redis.exists(job_key(broken.id))
     assert client.get("/v1/generations").json()["data"] == []  # nor a list
+
+
+def test_a_server_ends_though_a_client_takes_the_word_to_stop_for_a_timeout(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = threading.Event()
+
+    async def swallows(services: Services, keep: timedelta) -> None:
+        del services, keep
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError as stop:
+            if told.is_set():
+                raise
+            told.set()
+            raise RedisTimeoutError from stop
+
+    monkeypatch.setattr(expiry, "sweep", swallows)
+    with serving(settings) as url:
+        assert httpx.get(f"{url}/healthz").status_code == 200
+    assert told.is_set()
