@@ -170,7 +170,9 @@ class Flux:
         """A search's session and reward, by the service's own backend."""
         pipeline = FluxModularPipeline(workflow=TEXT.text)
         pipeline.update_components(**self.parts)
-        lay_out_for_speed(pipeline)  # the decoder of every arm, since all share the networks
+        lay_out_for_speed(
+            pipeline, self.transformer.device
+        )  # the decoder of every arm, since all share the networks
         backend = ModularBackend(pipeline, {False: pipeline.blocks}, self.prompt)
         [way] = backend.ways.values()
         backend.ways = {False: replace(way, stages=replace(way.stages, encode=()))}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models import quantisation
 from models.backend import ModelLoadError
-from models.modular import ModularBackend, ModularSession
+from models.modular import ModularBackend, ModularSession, lay_out_for_speed
 from models.offload import refuse_offload
 from models.quantisation import refuse_quantisation
 from models.registry import ModelSource, load_model
@@ -262,6 +262,15 @@ def test_latents_and_times_of_the_wrong_shape_are_refused(session: ModularSessio
         session.decode(x[:0])
     with pytest.raises(ValueError, match="one for each of 2 latents"):
         session.velocity(x, torch.tensor(0.5))
+
+
+def test_the_decoder_lies_channels_last_where_that_is_faster(tiny_flux: Path) -> None:
+    for device, faster in (("cpu", True), ("cuda", False)):
+        pipeline = ModularBackend.load(tiny_flux, device="cpu", dtype=torch.float32).pipeline
+        pipeline.vae.to(memory_format=torch.contiguous_format)
+        lay_out_for_speed(pipeline, torch.device(device))
+        weight = pipeline.vae.decoder.conv_in.weight
+        assert weight.is_contiguous(memory_format=torch.channels_last) == faster
 
 
 def test_large_pictures_can_be_decoded_in_tiles(tiny_flux: Path) -> None:
