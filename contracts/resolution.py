@@ -16,6 +16,7 @@ from contracts.parsing import parse, pointer, posted_path, reward_params_problem
 from contracts.requests import PRIORITIES, Budget, Caps, GenerationRequest, ResolvedRequest, RewardTerm
 from contracts.rewards import BROKEN, REWARD_PARAMS, REWARDS
 from contracts.search import (
+    AUTHORS,
     WALK,
     BaseParams,
     BestOfNParams,
@@ -27,6 +28,7 @@ from contracts.search import (
     Strict,
     ZeroOrderParams,
     default_scale,
+    rbf_defaults,
 )
 from contracts.webhooks import Webhook
 
@@ -115,7 +117,7 @@ def filled(request: GenerationRequest, model: ModelFacts, caps: Caps) -> Resolve
         reward=terms,
         held_out=default_held_out(model, terms) if request.held_out is None else request.held_out,
         budget=request.budget,
-        search=filled_search(posted.search, sampler),
+        search=filled_search(posted.search, sampler, posted.budget.nfe),
         sampler=sampler,
         num_images=request.num_images,
         width=model.width.default if request.width is None else request.width,
@@ -186,12 +188,14 @@ def filled_sampler(sampler: SamplerRequest, model: ModelFacts) -> Sampler:
     )
 
 
-def filled_search(search: SearchParams, sampler: Sampler) -> SearchParams:
-    """Fill in parameters whose default depends on the sampler."""
+def filled_search(search: SearchParams, sampler: Sampler, nfe: int) -> SearchParams:
+    """Fill in parameters whose default depends on the sampler or the budget."""
     if isinstance(search, BestOfNParams | ZeroOrderParams) and search.steps is None:
         return search.model_copy(update={"steps": sampler.steps})
     if isinstance(search, RbfParams):
-        return search.model_copy(update={"finish_steps": search.finish})
+        defaults = AUTHORS if search.upstream else rbf_defaults(nfe)
+        unnamed = {name: value for name, value in defaults.items() if name not in search.model_fields_set}
+        return search.model_copy(update={**unnamed, "finish_steps": search.finish})
     return search
 
 

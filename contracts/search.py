@@ -96,6 +96,16 @@ class BestOfNParams(StrategyParams):
 
 
 DEFAULT_FINISH_STEPS = 4
+AUTHORS: Mapping[str, int] = MappingProxyType({"chains": 2, "initial_noises": 25})
+"""Settings of rbf in arXiv 2503.19385."""
+SMALL: Mapping[str, int] = MappingProxyType({"chains": 1, "initial_noises": 12})
+SMALL_BUDGET = 150
+"""NFE below which `SMALL` are better, measured in docs/search.md."""
+
+
+def rbf_defaults(nfe: int) -> Mapping[str, int]:
+    """Chains and initial noises of mode `rollover` for a budget, where none are named."""
+    return SMALL if nfe < SMALL_BUDGET else AUTHORS
 
 
 class RbfParams(StrategyParams):
@@ -107,12 +117,15 @@ class RbfParams(StrategyParams):
 
     strategy: Literal["rbf"] = "rbf"
     mode: Literal["upstream", "rollover"] = "rollover"
-    chains: int = Field(default=2, ge=1, le=64)
+    chains: int = Field(
+        default=AUTHORS["chains"], ge=1, le=64, description="default in mode `rollover` below 150 NFE: 1"
+    )
     initial_noises: int = Field(
-        default=25,
+        default=AUTHORS["initial_noises"],
         ge=1,
         le=5000,
-        description="scored before the first level: in all, or upstream for each chain",
+        description="scored before the first level: in all, or upstream for each chain; default in mode "
+        "`rollover` below 150 NFE: 12",
     )
     width: int = Field(default=1, ge=1, le=64, description="children drawn at once by each chain; upstream 1")
     accept: Literal["first", "best"] = "first"

@@ -119,7 +119,7 @@ def levels(found: Sequence[Mapping[float, float]]) -> list[Level]:
 def recommend(found: Sequence[Level], steps: int) -> Recommendation:
     """Settings for ``rbf`` from what is foretold at each level.
 
-    Where predictions tell something from t = 1 on, the defaults, which are the paper's. Else a grid whose
+    Where predictions tell something from t = 1 on, the defaults. Else a grid whose
     levels lie lower, and chains that begin just above the first level from which on down all is foretold;
     where there is no such level, nothing.
 
@@ -136,7 +136,7 @@ def recommend(found: Sequence[Level], steps: int) -> Recommendation:
     if first is None:
         return Recommendation("nothing")
     # One level above it: its children are the first to be judged by what they foretell.
-    rbf = {"first_level": first - 1, "initial_noises": 8}
+    rbf = {"first_level": first - 1, "initial_noises": 8, "chains": 2}
     return Recommendation("lower_down", {"grid": "linear", "kernel": "ddim"}, rbf)
 
 

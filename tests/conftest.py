@@ -18,10 +18,14 @@ Whoever looks at a running job and then acts may be held up between the two for 
 """
 
 
+OTHERS_NAME = {"PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR"}
+"""What pytest says of the running test, and torch of a folder, when diffusers first asks."""
+
+
 def shared_state() -> tuple[dict[str, str], int, tuple[str, ...]]:
     """What every test of a process finds: its environment, and where its log goes."""
-    # pytest tells the running test's name by the environment, and swaps its own handlers.
-    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    environment = {name: value for name, value in os.environ.items() if name not in OTHERS_NAME}
+    # pytest swaps its own handlers.
     handlers = (
         repr(each) for each in logging.root.handlers if not type(each).__module__.startswith("_pytest")
     )

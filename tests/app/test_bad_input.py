@@ -105,7 +105,7 @@ INVALID: list[tuple[str, str, str]] = [
         "/search/initial_noises",
         "number of chains",
     ),
-    ('"budget": {"nfe": 46}', "/budget/nfe", "needs at least 47 NFE"),
+    ('"budget": {"nfe": 24}', "/budget/nfe", "needs at least 25 NFE"),
     ('"budget": {"nfe": 69}, "search": {"mode": "upstream"}', "/budget/nfe", "needs at least 70 NFE"),
     ('"width": -64', "/width", "greater than or equal to 1"),
     ('"height": 65', "/height", "Must be 64"),

@@ -349,6 +349,6 @@ def test_a_quote_runs_nothing(client: Client, server: str) -> None:
             return await other.quote("a red circle", nfe=100, search={"strategy": "best_of_n"})
 
     assert "10 runs of 10 steps" in quote_lines(asyncio.run(quoted()))
-    assert "25 initial noises, 9 levels x 2 chains x 3 draws, 4 to finish" in quote_lines(quote)
+    assert "12 initial noises, 9 levels x 1 chain x 9 draws, 4 to finish" in quote_lines(quote)
     assert "not measured yet" in quote_lines(quote)
     assert client.list().items == ()

@@ -19,8 +19,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("base", {}),
     ("base", {"kernel": "euler_maruyama", "interpolant": "vp"}),
     ("best_of_n", {"batch": 3}),
-    ("rbf", {"initial_noises": 9}),
-    ("rbf", {"initial_noises": 9, "mode": "upstream"}),
+    ("rbf", {"chains": 2, "initial_noises": 9}),
+    ("rbf", {"chains": 2, "initial_noises": 9, "mode": "upstream"}),
     ("rbf", {"initial_noises": 9, "width": 3, "accept": "best", "start": "top", "chains": 3}),
 ]
 

@@ -23,6 +23,7 @@ from contracts.events import Event, decode
 from contracts.jobs import Record, Status, hash_fields
 from contracts.keys import events_key, job_key
 from contracts.resolution import accept
+from contracts.search import AUTHORS
 from contracts.settings import Settings
 from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
 from models.rewards.brightness import Brightness
@@ -95,6 +96,9 @@ class Desk:
     def submit(self, **body: object) -> str:
         given: dict[str, Any] = {"prompt": "a red circle", "reward": "brightness", "held_out": [], "seed": 1}
         given |= {"budget": {"nfe": 60}} | body
+        if given.get("search", {}).get("strategy", "rbf") == "rbf":
+            # Several chains, and a pool of several batches.
+            given["search"] = {**AUTHORS, **given.get("search", {})}
         raw = Redis.from_url(self.settings.redis_url or "")
         with raw:
             return (

@@ -25,7 +25,7 @@ SEARCHES: list[dict[str, Any]] = [
     {},
     {"search": {"strategy": "rbf", "width": 3}, "num_images": 3},
     {"search": {"strategy": "rbf", "mode": "upstream"}, "budget": {"nfe": 90}},
-    {"search": {"strategy": "rbf", "initial_noises": 3, "start": "top"}, "previews": "none"},
+    {"search": {"strategy": "rbf", "chains": 2, "initial_noises": 3, "start": "top"}, "previews": "none"},
     {"search": {"strategy": "smc"}, "sampler": {"steps": 4}},
     {"sampler": {"reward_guidance": 30.0}},
 ]
