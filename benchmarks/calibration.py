@@ -14,6 +14,7 @@ import torch
 
 from benchmarks.tables import save, shown, table
 from contracts.resolution import accept
+from contracts.search import AUTHORS
 from models.shapes.world import hard_prompts
 from workers.engine import Engine
 from workers.settings import WorkerSettings
@@ -22,7 +23,7 @@ MODEL = "shapes-base"
 FEW_STEP = {"grid": "quadratic", "kernel": "euler_maruyama"}
 METHODS: Mapping[str, dict[str, Any]] = {
     "rbf, calibrated (default)": {},
-    "rbf, settings of few-step models": {"sampler": FEW_STEP},
+    "rbf, settings of few-step models": {"search": {**AUTHORS}, "sampler": FEW_STEP},
     "svdd, settings of few-step models": {"search": {"strategy": "svdd"}, "sampler": FEW_STEP},
     "best_of_n, 10 steps": {"search": {"strategy": "best_of_n"}},
     "best_of_n, 4 steps": {"search": {"strategy": "best_of_n", "steps": 4}},

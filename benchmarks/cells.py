@@ -16,12 +16,11 @@ DECIDES = (
     *(f"models/{name}.py" for name in ("modular", "families", "processors", "weights")),
     *(f"models/rewards/{name}.py" for name in ("composite", "scene_match", "object_count", "scene_exact")),
     *(f"models/shapes/{name}" for name in ("world.py", "judge.py", "detector.*", "weights/**/*.*")),
-    *(f"benchmarks/{name}.py" for name in ("methods", "setup", "together")),
+    *(f"benchmarks/{name}.py" for name in ("crowd", "methods", "setup", "together")),
 )
 """What computes a cell."""
 APART = ("sampling/calibration.py", "sampling/checkpoint.py")
 """What `DECIDES` names, and no search of a benchmark calls."""
-PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True, order=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from benchmarks.cells import Cell
 from benchmarks.setup import Method
+from contracts.search import AUTHORS, SMALL, rbf_defaults
 
 BASE_NFE = 10
 """What plain sampling takes, whatever the budget."""
@@ -23,35 +24,42 @@ MAIN = {
     "smc": Method("smc", {}, {}),
     "code": Method("code", {}, {}),
     "svdd": Method("svdd", {}, {}),
+    "svdd, 1 chain": Method("svdd", {"chains": 1}, {}),
     "evolution": Method("evolution", {}, {}),
     "rbf": Method("rbf", {}, {}),
-    "rbf, upstream": Method("rbf", {"mode": "upstream"}, {}),
+    "rbf, upstream": Method("rbf", {"mode": "upstream", **AUTHORS}, {}),
 }
 KERNELS = {
-    f"{strategy}, {name}": Method(strategy, {}, sampler)
-    for strategy in ("rbf", "svdd", "smc")
-    for name, sampler in {"linear ODE": LINEAR_ODE, "linear SDE": LINEAR_SDE, "ddim": DDIM}.items()
+    f"{name}, {kernel}": Method(name.partition(",")[0], params, sampler)
+    for name, params in {"rbf, 2 chains, 25 noises": AUTHORS, "svdd": {}, "smc": {}}.items()
+    for kernel, sampler in {"linear ODE": LINEAR_ODE, "linear SDE": LINEAR_SDE, "ddim": DDIM}.items()
 }
-IDEAS = {
-    "rbf, 1 chain": Method("rbf", {"chains": 1}, {}),
-    "rbf, 4 chains": Method("rbf", {"chains": 4}, {}),
-    "rbf, width 4, best": Method("rbf", {"width": 4, "accept": "best"}, {}),
-    "rbf, width 4, ordered": Method("rbf", {"width": 4}, {}),
-    "rbf, pool 10": Method("rbf", {"initial_noises": 10}, {}),
-    "rbf, pool 50": Method("rbf", {"initial_noises": 50}, {}),
-    "rbf, no finish": Method("rbf", {"finish_steps": 0}, {}),
+"""Those of rbf have the paper's chains and noises."""
+SETTINGS = {
+    f"rbf, {chains} {'chain' if chains == 1 else 'chains'}, {noises} noises{name}": Method(
+        "rbf", {"chains": chains, "initial_noises": noises}, sampler
+    )
+    for name, sampler in {"": {}, ", linear SDE": LINEAR_SDE, ", ddim": DDIM}.items()
+    for chains in (1, 2, 4)
+    for noises in (6, 12, 25)
 }
+WIDTHS = {
+    f"rbf, width {width}, {accept}": Method("rbf", {"width": width, "accept": accept}, {})
+    for width, accept in ((2, "best"), (4, "best"), (2, "first"))
+}
+RIVALS = {"code, 1 chain": Method("code", {"chains": 1}, {})}
 GUIDED = {
     f"{strategy}, guidance {strength}": Method(strategy, {}, {"reward_guidance": float(strength)})
     for strategy in ("base", "rbf")
     for strength in (30, 100)
 }
-METHODS = MAIN | KERNELS | IDEAS | GUIDED
+SMALL_NAME, LARGE_NAME = "rbf, 1 chain, 12 noises", "rbf, 2 chains, 25 noises"
+METHODS = MAIN | KERNELS | SETTINGS | WIDTHS | RIVALS | GUIDED
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Cells that belong together: all of one prompt are made before the next prompt's.
+    """Cells that belong together.
 
     `draw` numbers the seeds of a prompt: all methods have the same ones.
     """
@@ -63,41 +71,41 @@ class Stage:
     draw: int = 0
 
     def cells(self, reward: str, prompt: int, precision: str) -> list[Cell]:
-        """Of one prompt, those that no budget pays for included."""
+        """Of one prompt, each once, those that no budget pays for included."""
         seed = seed_of(prompt, self.draw)
         return [
-            Cell(reward, nfe, method, prompt, seed, precision)
+            Cell(reward, nfe, name, prompt, seed, precision)
             for nfe in self.budgets
-            for method in self.methods
+            for name in dict.fromkeys(named(method, nfe) for method in self.methods)
         ]
 
 
-def seed_of(prompt: int, draw: int) -> int:
-    """The seed of a prompt's searches: two prompts that share noises make errors over prompts too small.
+def named(method: str, nfe: int) -> str:
+    """The name of the settings that a method has at a budget: the default's are another's for each."""
+    if method != "rbf":
+        return method
+    return SMALL_NAME if rbf_defaults(nfe) is SMALL else LARGE_NAME
 
-    Cells made before 2026-11-26 do share them; their seeds are 0 and 1.
-    """
+
+def seed_of(prompt: int, draw: int) -> int:
+    """The seed of a prompt's searches: two prompts that share noises make errors over prompts too small."""
     return 1000 * (draw + 1) + prompt
 
 
 MATCH, COUNT = ("scene_match",), ("object_count",)
-LONG = ("rbf", "rbf, upstream", "best_of_n, 10 steps", "best_of_n, 1 step")
-VARIED = ("rbf", "rbf, linear SDE", "rbf, upstream", "svdd", "best_of_n, 1 step")
+TABLE, CHOSEN_ON = range(200), range(200, 300)
+"""Prompts that tables are of, and those on which the default's settings were chosen."""
+VARIED = ("rbf", "rbf, upstream", "svdd", "best_of_n, 1 step")
+RIVALLING = ("rbf", "svdd", "svdd, 1 chain", "code", "smc", "evolution", "local search at t = 1", *RIVALS)
 ORDER = (
-    Stage(MATCH, (10, 100), [*MAIN], range(24)),
-    Stage(MATCH, (100,), [*KERNELS, *IDEAS], range(12)),
-    Stage(MATCH, (50, 200), [*MAIN], range(24)),
-    Stage(MATCH, (100,), [*KERNELS, *IDEAS], range(24)),
-    Stage(MATCH, (100,), VARIED, range(12), draw=1),
-    Stage(MATCH, (500,), LONG, range(24)),
-    Stage(COUNT, (10, 100), [*MAIN], range(24)),
-    Stage(MATCH, (10, 50, 100, 200), [*MAIN], range(100)),
-    Stage(MATCH, (100,), [*IDEAS, *KERNELS], range(100)),
+    Stage(MATCH, (10, 50, 100, 200, 500), [*MAIN], TABLE),
+    Stage(COUNT, (10, 100, 200), [*MAIN], TABLE),
+    Stage(MATCH, (100,), [SMALL_NAME, LARGE_NAME, *KERNELS], TABLE),
+    Stage(MATCH, (100, 200), [*RIVALLING, *SETTINGS, *WIDTHS], CHOSEN_ON),
+    Stage(MATCH, (100,), VARIED, range(48), draw=1),
+    Stage(COUNT, (50, 500), [*MAIN], TABLE),
     Stage(MATCH, (10, 100), [*GUIDED], range(24)),
-    Stage(MATCH, (10, 50, 100, 200), [*MAIN], range(200)),
-    Stage(COUNT, (10, 100, 200), [*MAIN], range(200)),
-    Stage(MATCH, (500,), [*MAIN], range(200)),
-    Stage(COUNT, (50, 500), [*MAIN], range(200)),
-    *(Stage(MATCH + COUNT, (10, 50, 100, 200, 500), [*MAIN], range(200), draw) for draw in (1, 2)),
+    *(Stage(MATCH + COUNT, (10, 50, 100, 200, 500), [*MAIN], TABLE, draw) for draw in (1, 2)),
 )
-"""The most telling first, so that whatever time there was, what exists is balanced over methods."""
+"""The most telling first. Within a stage the longest of some prompts come first: one that was stopped has all
+methods of the prompts before those only."""

@@ -1,38 +1,56 @@
 """Tables and plots of all cells that there are: docs/results/search.md and docs/images/search_*.png."""
 
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells import Cells, Result
-from benchmarks.methods import BASE_NFE, GUIDED, IDEAS, KERNELS, MAIN, METHODS
+from benchmarks.cells import Cell, Cells, Result
+from benchmarks.crowd import PRECISIONS
+from benchmarks.methods import (
+    BASE_NFE,
+    CHOSEN_ON,
+    GUIDED,
+    KERNELS,
+    LARGE_NAME,
+    MAIN,
+    METHODS,
+    RIVALLING,
+    SETTINGS,
+    SMALL_NAME,
+    TABLE,
+    WIDTHS,
+    named,
+)
 from benchmarks.pictures import distance
 from benchmarks.setup import HELD_OUT
 from benchmarks.tables import TABLES, mean_and_error, shown, table
 
 OURS = "rbf"
-PLAIN = ("base", "best_of_n, 10 steps", "best_of_n, 4 steps", "best_of_n, 1 step", "rbf, upstream", OURS)
-GROUPS: Mapping[str, Sequence[str]] = {
-    "All strategies": [*MAIN],
-    "The simple ones, on all their cells": PLAIN,
-    "Paths and kernels": [OURS, "svdd", "smc", *KERNELS],
-    "Settings of rbf": [OURS, "rbf, upstream", *IDEAS],
-    "Guidance by the reward's gradient": ["base", OURS, *GUIDED],
+GROUPS: Mapping[str, tuple[range, Sequence[str]]] = {
+    "All strategies": (TABLE, [*MAIN]),
+    "Paths and kernels": (TABLE, [OURS, LARGE_NAME, "svdd", "smc", *KERNELS]),
+    "Settings, on the prompts they were chosen on": (
+        CHOSEN_ON,
+        [*RIVALLING, *SETTINGS, *WIDTHS],
+    ),
+    "Guidance by the reward's gradient": (TABLE, ["base", OURS, *GUIDED]),
 }
+"""By title, the prompts and the methods of a table."""
 BUDGETS = (50, 100, 200, 500)
 REWARDS = ("scene_match", "object_count")
 LEAST = 8
 """Prompts that a table needs."""
 PREFACE = """# search
 
-Made by `python -m benchmarks.search` from benchmarks/results/search.csv, whose {cells} cells were
-last checked under code and weights of digest {checked}; [search.md](../search.md) says what is compared.
-Mean ± standard error over prompts, all methods of a table on the same prompts, seeds and precision.
-Prompts share their noises where seeds are 0 and 1, so the errors of means are too small there, and those of
-differences hold for these noises."""
+Made by `python -m benchmarks.search` from benchmarks/results/search.csv; [search.md](../search.md) says what
+is compared. Its cells, by precision and the digest of code and weights that made them: {cells}; those in
+float32 were last checked under {checked}. A search made in several precisions counts as the most precise;
+what tf32 changes stands at the end.
+Mean ± standard error over prompts, all methods of a table on the same prompts and seeds."""
 IMAGES = TABLES.parent / "images"
 LINES = {
     "rbf": "C3",
@@ -44,8 +62,8 @@ LINES = {
     "best_of_n, 10 steps": "k",
 }
 
-Key = tuple[int, int, str]
-"""Prompt, seed and precision: what cells of two methods are paired by."""
+Key = tuple[int, int]
+"""Prompt and seed: what cells of two methods are paired by."""
 Value = Callable[[Result], float]
 VALUES: Mapping[str, Value] = {"given": lambda r: r.given, "held_out": lambda r: r.held_out}
 Searches = tuple[str, int]
@@ -59,8 +77,12 @@ DIFFERENCES: Mapping[str, Sequence[tuple[Searches, Searches]]] = {
         if method not in ("base", PLAINEST)
     ],
     "Another path or kernel": [
-        ((name.partition(", ")[0], nfe), (name, nfe)) for nfe in BUDGETS for name in KERNELS
+        ((name.rpartition(", ")[0], nfe), (name, nfe)) for nfe in BUDGETS for name in KERNELS
     ],
+    "1 chain and 12 noises over the paper's 2 and 25": [
+        ((LARGE_NAME, nfe), (SMALL_NAME, nfe)) for nfe in BUDGETS
+    ],
+    "Fewer NFE than best-of-n": [(("best_of_n, 10 steps", 500), (OURS, nfe)) for nfe in BUDGETS],
     "More NFE": [
         ((method, few), (method, many))
         for few, many in pairwise(BUDGETS)
@@ -71,33 +93,36 @@ DIFFERENCES: Mapping[str, Sequence[tuple[Searches, Searches]]] = {
 """What is compared pair by pair, each with as many pairs as it has: from, to."""
 
 
-def of(done: Cells, reward: str, nfe: int, method: str) -> dict[Key, Result]:
-    """One method's cells at one budget."""
+def of(done: Cells, reward: str, nfe: int, method: str, prompts: range = TABLE) -> dict[Key, Result]:
+    """One method's cells at one budget; of those made in several precisions the most precise."""
     budget = BASE_NFE if METHODS[method].strategy == "base" else nfe
-    wanted = (reward, budget, method)
-    return {
-        (c.prompt, c.seed, c.precision): r for c, r in done.items() if (c.reward, c.nfe, c.method) == wanted
-    }
+    wanted = (reward, budget, named(method, nfe))
+    own = [c for c in done if (c.reward, c.nfe, c.method) == wanted and c.prompt in prompts]
+    own.sort(key=lambda c: (c.prompt, c.seed, -PRECISIONS.index(c.precision)))
+    return {(c.prompt, c.seed): done[c] for c in own}
 
 
-def once(keys: Iterable[Key]) -> list[Key]:
-    """In order, each prompt and seed once: in float32 where it is there."""
-    return sorted({key[:2]: key for key in sorted(keys)}.values())
-
-
-def common(done: Cells, reward: str, nfe: int, methods: Sequence[str]) -> dict[str, dict[Key, Result]]:
+def common(
+    done: Cells, reward: str, nfe: int, methods: Sequence[str], prompts: range = TABLE
+) -> dict[str, dict[Key, Result]]:
     """The methods that have cells, each with those that all of them have, in the order of prompts."""
-    found = {name: own for name in methods if (own := of(done, reward, nfe, name))}
-    shared = once(set.intersection(*map(set, found.values()))) if found else []
+    found = {name: own for name in methods if (own := of(done, reward, nfe, name, prompts))}
+    shared = sorted(set.intersection(*map(set, found.values()))) if found else []
     return {name: {key: own[key] for key in shared} for name, own in found.items()}
 
 
 def column(results: Mapping[Key, Result], value: Value) -> list[float]:
     """Values by prompt, means over its seeds: prompts are independent, seeds of one are not."""
     by_prompt: dict[int, list[float]] = {}
-    for (prompt, *_), result in results.items():
+    for (prompt, _), result in results.items():
         by_prompt.setdefault(prompt, []).append(value(result))
     return [statistics.fmean(values) for values in by_prompt.values()]
+
+
+def in_float32(done: Cells, reward: str, nfe: int, method: str, keys: Sequence[Key]) -> bool:
+    """Whether the searches of a method that a table is of were made in float32."""
+    budget = BASE_NFE if METHODS[method].strategy == "base" else nfe
+    return all(Cell(reward, budget, named(method, nfe), *key) in done for key in keys)
 
 
 def compared(results: Mapping[str, Mapping[Key, Result]], reward: str) -> str:
@@ -117,16 +142,17 @@ def compared(results: Mapping[str, Mapping[Key, Result]], reward: str) -> str:
 
 def tables(done: Cells) -> Iterable[str]:
     """Every table that there are enough prompts for, under its heading."""
-    for title, methods in GROUPS.items():
+    for title, (prompts, methods) in GROUPS.items():
         for reward in REWARDS:
             for nfe in BUDGETS:
-                results = common(done, reward, nfe, methods)
+                results = common(done, reward, nfe, methods, prompts)
                 keys = [*results.get(OURS, {})]
-                prompts = len({prompt for prompt, *_ in keys})
-                if prompts >= LEAST and len(results) > 1:
-                    half = sum(precision == "bfloat16" for *_, precision in keys)
-                    seeds = f"{len(keys)} searches of {prompts} prompts each, {half} in bfloat16"
-                    yield f"## {title}: {reward}, {nfe} NFE, {seeds}\n\n{compared(results, reward)}"
+                count = len({prompt for prompt, _ in keys})
+                if count >= LEAST and len(results) > 2:
+                    size = f"{len(keys)} searches of {count} prompts each"
+                    exact = [name for name in results if in_float32(done, reward, nfe, name, keys)]
+                    size += f" ({', '.join(exact)} in float32)" if exact else ""
+                    yield f"## {title}: {reward}, {nfe} NFE, {size}\n\n{compared(results, reward)}"
     for title, pairs in DIFFERENCES.items():
         for reward in REWARDS:
             if gains := differences(done, reward, pairs):
@@ -141,7 +167,7 @@ def differences(done: Cells, reward: str, pairs: Sequence[tuple[Searches, Search
     lines: list[list[str]] = []
     for (method, nfe), (other, budget) in pairs:
         one, two = of(done, reward, nfe, method), of(done, reward, budget, other)
-        keys = once(one.keys() & two.keys())
+        keys = sorted(one.keys() & two.keys())
         if len({prompt for prompt, *_ in keys}) < LEAST:
             continue
         line = [f"{method}, {nfe} NFE", f"{other}, {budget} NFE"]
@@ -155,23 +181,29 @@ def differences(done: Cells, reward: str, pairs: Sequence[tuple[Searches, Search
 
 
 def precisions(done: Cells, reward: str) -> str:
-    """A sentence: what bfloat16 changes in searches that were made in both; empty without any."""
+    """A line for each precision: what it changes in searches that were made in float32 too."""
+    lines = (precision_line(done, reward, precision) for precision in PRECISIONS[1:])
+    return "\n\n".join(line for line in lines if line)
+
+
+def precision_line(done: Cells, reward: str, precision: str) -> str:
+    """What one precision changes; empty where too few searches tell."""
     both: dict[int, list[tuple[Result, Result]]] = {}
-    for cell, half in done.items():
-        other = replace(cell, precision="float32")
-        if (cell.reward, cell.precision) == (reward, "bfloat16") and other in done:
-            both.setdefault(cell.prompt, []).append((done[other], half))
+    for cell, other in done.items():
+        exact = replace(cell, precision="float32")
+        if (cell.reward, cell.precision) == (reward, precision) and exact in done:
+            both.setdefault(cell.prompt, []).append((done[exact], other))
     if len(both) < LEAST:
         return ""
     gains = [
-        shown([statistics.fmean(value(half) - value(full) for full, half in own) for own in both.values()])
+        shown([statistics.fmean(value(other) - value(full) for full, other in own) for own in both.values()])
         for value in VALUES.values()
     ]
-    moved = [abs(half.given - full.given) for own in both.values() for full, half in own]
-    turned = sum(half.held_out != full.held_out for own in both.values() for full, half in own)
+    moved = [abs(other.given - full.given) for own in both.values() for full, other in own]
+    turned = sum(other.held_out != full.held_out for own in both.values() for full, other in own)
     return (
-        f"Over {len(moved)} searches of {len(both)} prompts in bfloat16 less in float32: {gains[0]} given, "
-        f"{gains[1]} held out; median of the absolute change {statistics.median(moved):.4f}, largest "
+        f"Over {len(moved)} searches of {len(both)} prompts in {precision} less in float32: {gains[0]} "
+        f"given, {gains[1]} held out; median of the absolute change {statistics.median(moved):.4f}, largest "
         f"{max(moved):.2f}; {turned} verdicts differ."
     )
 
@@ -179,7 +211,9 @@ def precisions(done: Cells, reward: str) -> str:
 def write(checked: str, done: Cells) -> None:
     """Write tables and plots of cells that were last checked under a digest."""
     TABLES.mkdir(exist_ok=True)
-    text = "\n\n".join([PREFACE.format(cells=len(done), checked=checked), *tables(done)])
+    made = Counter((cell.precision, result.code) for cell, result in done.items())
+    cells = ", ".join(f"{count} {precision} ({code})" for (precision, code), count in sorted(made.items()))
+    text = "\n\n".join([PREFACE.format(cells=cells, checked=checked), *tables(done)])
     (TABLES / "search.md").write_text(text + "\n", encoding="utf-8")
     IMAGES.mkdir(exist_ok=True)
     plot_budgets(done, IMAGES / "search_budget.png")
@@ -232,7 +266,7 @@ def plot_levels(done: Cells, path: Path) -> None:
             own = of(done, REWARDS[0], nfe, method)
             rows = [
                 [int(draws) / own[key].spent for draws in own[key].draws.split(".")]
-                for key in once(own)
+                for key in own
                 if own[key].draws
             ]
             if len(rows) >= LEAST:
@@ -246,14 +280,12 @@ def plot_levels(done: Cells, path: Path) -> None:
 
 
 def spread(results: Mapping[Key, Result]) -> list[float]:
-    """By prompt, the mean distance of the pictures of two seeds in the same precision."""
-    prints: dict[tuple[int, str], list[str]] = {}
-    for (prompt, _, precision), result in results.items():
+    """By prompt, the mean distance of the pictures of two seeds."""
+    prints: dict[int, list[str]] = {}
+    for (prompt, _), result in results.items():
         if result.picture:
-            prints.setdefault((prompt, precision), []).append(result.picture)
-    distances: dict[int, list[float]] = {}
-    for (prompt, _), own in prints.items():
-        distances.setdefault(prompt, []).extend(distance(*pair) for pair in combinations(own, 2))
+            prints.setdefault(prompt, []).append(result.picture)
+    distances = {prompt: [distance(*pair) for pair in combinations(own, 2)] for prompt, own in prints.items()}
     return [statistics.fmean(own) for own in distances.values() if own]
 
 

@@ -2,7 +2,7 @@
 
 python -m benchmarks.search --minutes 60      # go on where the last run stopped, then write tables and plots
 python -m benchmarks.search --minutes 0       # only write them
-python -m benchmarks.search --minutes 10 --device cuda --together 64 --rows 1024
+python -m benchmarks.search --minutes 8 --device cuda --precision tf32 --rows 2048 --most 512
 """
 
 import argparse
@@ -10,47 +10,63 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
-from functools import cache
-from multiprocessing import get_context
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
+from multiprocessing.queues import Queue
+from pathlib import Path
+from queue import Empty
 
 import torch
 
 from benchmarks import cells, report
-from benchmarks.cells import PRECISIONS, Cell, Cells, Result
-from benchmarks.methods import BASE_NFE, METHODS, ORDER, Stage
+from benchmarks.cells import Cell, Cells, Result
+from benchmarks.crowd import PRECISIONS, Crowd
+from benchmarks.methods import BASE_NFE, CHOSEN_ON, METHODS, ORDER, TABLE, Stage
 from benchmarks.pictures import print_of
-from benchmarks.setup import Task, picture, searched
-from benchmarks.together import together
+from benchmarks.setup import picture
+from benchmarks.together import Ask, together
 from models.shapes.world import hard_prompts
 from sampling.state import State
 from sampling.strategies import make_strategy
 
-PROMPTS = 200
+POLL = 1.0
+"""Seconds after which a process that waits looks whether those it waits for still live."""
 CHECKED = 5
 """Old cells of each method that are made again when the code has changed, and replaced: most must come out as
 they were, or the method begins anew.
 
-Not all: in bfloat16, or on another processor, rounding turns a close decision now and then."""
+Not all: in another precision, or on another processor, rounding turns a close decision now and then."""
+BLOCK = 40
+"""Prompts whose cells are made before those of further ones."""
 
-Made = list[tuple[Cell, Result]]
+Made = tuple[Cell, Result]
 
 
 @dataclass(frozen=True)
 class Device:
-    """Where, and how much at once: searches side by side, rows in one call."""
+    """Where, and how much at once.
 
-    name: str
-    together: int
-    rows: int
+    Args:
+        name: of the device.
+        rows: of a call, about.
+        most: searches under way in a process.
+        processes: each with networks of its own, and one thread on the CPU.
+    """
+
+    name: str = "cpu"
+    rows: int = 24
+    most: int = 64
+    processes: int = 1
 
 
 @cache
 def prompts() -> list[str]:
     """The hard set, which repeats a few short prompts: here each has one number."""
-    return list(dict.fromkeys(hard_prompts(2 * PROMPTS)))[:PROMPTS]
+    return list(dict.fromkeys(hard_prompts(2 * CHOSEN_ON.stop)))[: CHOSEN_ON.stop]
 
 
 @cache
@@ -59,51 +75,56 @@ def possible(method: str, nfe: int) -> bool:
     chosen = METHODS[method]
     if chosen.strategy == "base":
         return nfe == BASE_NFE
-    return nfe != BASE_NFE and make_strategy(chosen.strategy, chosen.params).minimum_nfe(chosen.moves) <= nfe
+    return nfe != BASE_NFE and make_strategy(chosen.strategy, chosen.at(nfe)).minimum_nfe(chosen.moves) <= nfe
 
 
 def missing(
     stages: Sequence[Stage], done: Mapping[Cell, Result], precision: str = "float32"
-) -> Iterator[list[Cell]]:
-    """Cells to be made, in groups of one prompt and reward; each cell once."""
-    asked: set[Cell] = set()
+) -> Iterator[Cell]:
+    """Cells to be made, each once: by stages, in these by blocks of prompts, and in these the longest first.
+
+    A long search makes many calls of few rows, and short ones fill the batches: so no batch at the end is
+    nearly empty. A cell that is there in another precision is not made.
+    """
+    asked = {replace(cell, precision=precision) for cell in done}
     for stage in stages:
-        for reward in stage.rewards:
-            for prompt in stage.prompts:
-                group = [
-                    cell
-                    for cell in stage.cells(reward, prompt, precision)
-                    if cell not in done and cell not in asked and possible(cell.method, cell.nfe)
-                ]
-                asked.update(group)
-                if group:
-                    yield group
+        for first in range(0, len(stage.prompts), BLOCK):
+            block = [
+                cell
+                for prompt in stage.prompts[first : first + BLOCK]
+                for reward in stage.rewards
+                for cell in stage.cells(reward, prompt, precision)
+                if cell not in asked and possible(cell.method, cell.nfe)
+            ]
+            asked.update(block)
+            yield from sorted(block, key=lambda cell: (-cell.nfe, METHODS[cell.method].strategy != "rbf"))
 
 
-def measure(group: Sequence[Cell], device: Device) -> Made:
-    """Make cells of one prompt, reward and precision, side by side."""
+def measure(crowd: Crowd, cell: Cell, ask: Ask) -> Made:
+    """Make one cell."""
+    method = METHODS[cell.method]
+    state = crowd.search(ask, cell.prompt, cell.reward, method, cell.nfe, cell.seed)
+    image = picture(state.best[0]).cpu()
+    result = Result(
+        given=state.best[0].reward,
+        held_out=crowd.held_out(image, cell.prompt),
+        spent=state.ledger.nfe_spent,
+        picture=print_of(image[None])[0],
+        draws=draws_of(state) if method.strategy == "rbf" else "",
+        code=loaded(),
+    )
+    return cell, result
+
+
+def measured(asked: Iterable[Cell], device: Device) -> Iterator[Made]:
+    """Make cells of one precision in this process, as they end."""
     torch.set_num_threads(1)
-    half = group[0].precision == "bfloat16"
-    task = Task.of(prompts()[group[0].prompt], group[0].reward, device.name, half=half)
-    methods = [METHODS[cell.method] for cell in group]
-    problems = [task.problem(c.nfe, c.seed, m.moves) for c, m in zip(group, methods, strict=True)]
-    chosen = {id(problem.sampler): method for problem, method in zip(problems, methods, strict=True)}
-    states = together(problems, lambda p: searched(p, chosen[id(p.sampler)]), device.together, device.rows)
-    pictures = torch.stack([picture(state.best[0]) for state in states]).cpu()
-    return [
-        (
-            cell,
-            Result(
-                given=state.best[0].reward,
-                held_out=task.held_out(image),
-                spent=state.ledger.nfe_spent,
-                picture=mark,
-                draws=draws_of(state) if METHODS[cell.method].strategy == "rbf" else "",
-                code=loaded(),
-            ),
-        )
-        for cell, state, image, mark in zip(group, states, pictures, print_of(pictures), strict=True)
-    ]
+    todo = iter(asked)
+    if (first := next(todo, None)) is None:
+        return
+    crowd = Crowd(prompts(), device.name, first.precision)
+    searches = (partial(measure, crowd, cell) for each in ([first], todo) for cell in each)
+    yield from together(searches, crowd.serve, device.rows, device.most)
 
 
 @cache
@@ -121,37 +142,97 @@ def draws_of(state: State) -> str:
     return ".".join(str(counts[level]) for level in range(max(counts) + 1))
 
 
-def make(groups: Iterator[list[Cell]], device: Device, processes: int, until: float) -> Iterator[Made]:
-    """Make groups of cells, as many at once as there are processes, until they or the time are at an end."""
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        running: set[Future[Made]] = set()
-        while True:
-            while len(running) < processes and time.monotonic() < until and (group := next(groups, None)):
-                running.add(pool.submit(measure, group, device))
-            if not running:
-                return
-            ended, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in ended:
-                yield future.result()
+def work(todo: "Queue[Cell | None]", device: Device, until: float, made: "Queue[Made | None]") -> None:
+    """Make the cells of a queue that other processes take from too, until it or the time is at an end."""
+
+    def mine() -> Iterator[Cell]:
+        while time.time() < until and (cell := next_of(todo)):
+            yield cell
+
+    for one in measured(mine(), device):
+        made.put(one)
+    made.put(None)
 
 
-def still_true(old: Cells, remake: Callable[[Iterator[list[Cell]]], Iterator[Made]]) -> Cells:
+def next_of(todo: "Queue[Cell | None]") -> Cell | None:
+    """The next cell; None at the end, and in a process whose parent is gone."""
+    parent = parent_process()
+    while parent is None or parent.is_alive():
+        with suppress(Empty):
+            return todo.get(timeout=POLL)
+    return None
+
+
+def make(asked: Sequence[Cell], device: Device, until: float = math.inf) -> Iterator[Made]:
+    """Make cells in several processes, as they end; what is under way when the time is over is finished.
+
+    Args:
+        asked: all of one precision.
+        device: where, and in how many processes.
+        until: by time.time().
+
+    Raises:
+        RuntimeError: a process ended before its work did.
+    """
+    context = get_context("spawn")
+    todo, made = context.Queue(), context.Queue()
+    todo.cancel_join_thread()  # what is left when the time is over is nobody's
+    processes = min(device.processes, len(asked))
+    for cell in (*asked, *[None] * processes):
+        todo.put(cell)
+    started = [
+        context.Process(target=work, args=(todo, device, until, made), daemon=True) for _ in range(processes)
+    ]
+    for process in started:
+        process.start()
+    left = len(started)
+    while left:
+        try:
+            one = made.get(timeout=POLL)
+        except Empty:
+            refuse_failed(started)
+            continue
+        if one is None:
+            left -= 1
+        else:
+            yield one
+    for process in started:
+        process.join()
+
+
+def refuse_failed(started: Sequence[BaseProcess]) -> None:
+    """End all processes where one has failed.
+
+    Raises:
+        RuntimeError: one has.
+    """
+    failed = [process.exitcode for process in started if process.exitcode]
+    if failed:
+        for process in started:
+            process.kill()
+            process.join()
+        raise RuntimeError(f"a process ended with {failed[0]}; above is why, unless it was killed")
+
+
+def still_true(old: Cells, remake: Callable[[Sequence[Cell]], Iterable[Made]], precision: str) -> Cells:
     """The cells that still count: those whose method, by a few of them made again, comes to the same.
 
     Asked for when weights, rewards or the code of the search have changed since the last check. The few that
-    are made again take the place of the old ones, whatever they came to.
+    are made again take the place of the old ones, whatever they came to. Cells of another precision than
+    this run's stay, unchecked: what differs might be the rounding.
 
     Args:
         old: all of them.
-        remake: makes groups of cells anew.
+        remake: makes cells anew.
+        precision: of this run.
     """
     old = {cell: result for cell, result in old.items() if cell.method in METHODS}
-    stale = {cell for cell, result in old.items() if result.code != loaded()}
+    stale = {c for c, result in old.items() if c.precision == precision and result.code != loaded()}
     few: dict[str, list[Cell]] = {}
     for cell in sorted(stale, key=lambda cell: (cell.nfe, cell.prompt)):
         few.setdefault(cell.method, []).append(cell)
-    groups = ([cell] for own in few.values() for cell in own[:: math.ceil(len(own) / CHECKED)])
-    remade = {cell: result for made in remake(groups) for cell, result in made}
+    again = [cell for own in few.values() for cell in own[:: math.ceil(len(own) / CHECKED)]]
+    remade = dict(remake(again))
     votes: Counter[str] = Counter()
     for cell, result in remade.items():
         same = abs(result.given - old[cell].given) < 0.01 and result.spent == old[cell].spent
@@ -166,49 +247,56 @@ def stages_of(options: argparse.Namespace) -> Sequence[Stage]:
     """The usual order, or what was asked for."""
     if not options.methods:
         return ORDER
-    prompts = range(options.prompts)
+    prompts = range(*options.prompts)
     return [
         Stage(options.rewards, options.nfe, options.methods, prompts, draw) for draw in range(options.seeds)
     ]
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line."""
+def options_of(arguments: list[str] | None) -> argparse.Namespace:
+    """The options."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--minutes", type=float, default=60.0, help="what is under way then is finished")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="of one thread each")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument(
-        "--half", action="store_true", help="multiply in bfloat16: faster where the device can"
-    )
-    parser.add_argument("--together", type=int, default=64, help="searches side by side in a process")
-    parser.add_argument("--rows", type=int, default=24, help="the most in one call")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of matrix products")
+    parser.add_argument("--rows", type=int, default=24, help="of a call, about")
+    parser.add_argument("--most", type=int, default=64, help="searches under way in a process")
+    parser.add_argument("--file", type=Path, default=cells.FILE, help="of the cells")
     parser.add_argument("--methods", nargs="+", choices=METHODS, help="in place of the usual order")
     parser.add_argument(
         "--rewards", nargs="+", default=["scene_match"], help="with --methods, as are those below"
     )
     parser.add_argument("--nfe", type=int, nargs="+", default=[100])
-    parser.add_argument("--prompts", type=int, default=PROMPTS)
+    parser.add_argument(
+        "--prompts", type=int, nargs=2, default=[TABLE.start, TABLE.stop], help="from one number to another"
+    )
     parser.add_argument("--seeds", type=int, default=1)
-    options = parser.parse_args(arguments)
-    device = Device(options.device, options.together, options.rows)
-    until = time.monotonic() + 60 * options.minutes
-    checked_under, done = cells.read()
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    options = options_of(arguments)
+    device = Device(options.device, options.rows, options.most, options.processes)
+    until = time.time() + 60 * options.minutes
+    checked_under, done = cells.read(options.file)
     if options.minutes and checked_under != cells.digest():
-        done = still_true(done, lambda groups: make(groups, device, options.processes, math.inf))
+        done = still_true(done, lambda again: make(again, device), options.precision)
     if options.minutes:
-        cells.write(done)
-        asked = missing(stages_of(options), done, PRECISIONS[options.half])
-        for made in make(asked, device, options.processes, until):
-            cells.append(made)
-            done.update(made)
-            print(f"{len(done)} cells; prompt {made[0][0].prompt}, {len(made)} new", flush=True)
-        cells.write(cells.read()[1])
+        cells.write(done, options.file)
+        asked = [*missing(stages_of(options), done, options.precision)]
+        for number, one in enumerate(make(asked, device, until), start=1):
+            cells.append([one], options.file)
+            if number % 1000 == 0:
+                print(f"{number} of {len(asked)} cells", flush=True)
+        cells.write(cells.read(options.file)[1], options.file)
     elif checked_under != cells.digest():
         print("the code has changed since the cells were checked; --minutes 1 checks them", flush=True)
-    report.write(*cells.read())
+    if options.file == cells.FILE:
+        report.write(*cells.read())
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from contracts.models import ENTRIES
+from contracts.search import rbf_defaults
 from models.backend import FlowBackend, Session
 from models.registry import load_model, load_reward
 from models.rewards.composite import Composite, Part
@@ -38,34 +39,6 @@ def reward(name: str, device: str = "cpu") -> Reward:
 
 
 @dataclass(frozen=True)
-class Halved:
-    """A session that multiplies in bfloat16; what it takes and gives stays float32."""
-
-    session: Session
-    device: str
-    forwards_per_nfe: int = 1
-
-    @property
-    def latent_shape(self) -> tuple[int, ...]:
-        """See Session."""
-        return self.session.latent_shape
-
-    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
-        """See Session."""
-        with torch.autocast(self.device, torch.bfloat16):
-            return self.session.velocity(x, t)
-
-    def schedule(self, steps: int) -> tuple[float, ...]:
-        """See Session."""
-        return self.session.schedule(steps)
-
-    def decode(self, x0: Tensor) -> Tensor:
-        """See Session."""
-        with torch.autocast(self.device, torch.bfloat16):
-            return self.session.decode(x0)
-
-
-@dataclass(frozen=True)
 class Task:
     """A prompt and the reward to search for it by; ``max_batch``: the most rows in a call."""
 
@@ -76,12 +49,9 @@ class Task:
     max_batch: int | None = None
 
     @classmethod
-    def of(
-        cls, prompt: str, given: str = "scene_match", device: str = "cpu", *, half: bool = False
-    ) -> "Task":
-        """Encode the prompt; ``half``: see Halved."""
+    def of(cls, prompt: str, given: str = "scene_match", device: str = "cpu") -> "Task":
+        """Encode the prompt."""
         session = backend(device).prepare(prompt, SIZE, SIZE, None)
-        session = Halved(session, device) if half else session
         return cls(session, Composite({given: Part(reward(given, device))}), prompt, device)
 
     def score(self, x0: Tensor) -> Scores:
@@ -128,6 +98,11 @@ class Method:
     params: dict[str, Any]
     sampler: dict[str, Any]
 
+    def at(self, nfe: int) -> dict[str, Any]:
+        """The parameters for a budget, with the service's own where it has others for small ones."""
+        small = self.strategy == "rbf" and self.params.get("mode") != "upstream"
+        return {**rbf_defaults(nfe), **self.params} if small else self.params
+
     @property
     def moves(self) -> Sampler:
         """The sampler itself."""
@@ -142,7 +117,7 @@ def run(task: Task, method: Method, nfe: int, seed: int) -> State:
 def searched(problem: Problem, method: Method) -> State:
     """The same for a problem at hand."""
     with torch.inference_mode():
-        *_, last = search(problem, make_strategy(method.strategy, method.params))
+        *_, last = search(problem, make_strategy(method.strategy, method.at(problem.nfe)))
     return last.state
 
 

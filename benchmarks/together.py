@@ -1,130 +1,117 @@
-"""Many searches side by side, their model and reward calls gathered into batches; `sampling` does not know.
+"""Many searches side by side, their calls gathered into batches; `sampling` does not know.
 
-Each search runs in a thread of its own and waits for the answer to its call. When all of them wait, the kind
-of call with the most rows is made for all that asked for it.
+Each search runs in a thread of its own and waits for the answer to its call. When all of them wait and ask
+for enough rows, the kind of call with the most rows is answered for all that asked for it; while they ask for
+less, another search is begun. One thread runs at a time, and each goes on before the next is woken: hundreds
+that wake at once would spend their time on Python's lock, and which of them share a call would be a race.
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from threading import Thread
+from typing import Any, Generic, TypeVar
 
-import torch
 from torch import Tensor
 
-from sampling.problem import Problem, Scores
-
 Answer = TypeVar("Answer")
+Serve = Callable[[Sequence[tuple[Any, ...]]], Sequence[Any]]
+"""The arguments of several calls of one kind, each call's first ones [b, ...], to their answers in order."""
+Ask = Callable[..., Any]
+"""Kind and arguments of a call to its answer."""
 
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One call of one search: a function of a Problem by name, and its arguments, each [b, ...]."""
+    """One call of one search; its first argument is a tensor [b, ...]."""
 
     kind: str
-    inputs: tuple[Tensor, ...]
-    answer: Future[Any] = field(default_factory=Future)
+    arguments: tuple[Any, ...]
+    answer: Future[Any] = field(default_factory=Future[Any])
 
     @property
     def rows(self) -> int:
         """The b of its arguments."""
-        return len(self.inputs[0])
+        first: Tensor = self.arguments[0]
+        return len(first)
+
+
+@dataclass(frozen=True)
+class Ended(Generic[Answer]):
+    """A search has returned, or raised."""
+
+    answer: Answer | None = None
+    error: BaseException | None = None
 
 
 def together(
-    problems: Sequence[Problem], search: Callable[[Problem], Answer], most: int, rows: int
-) -> list[Answer]:
-    """Search every problem and return the answers in order.
+    searches: Iterable[Callable[[Ask], Answer]], serve: Mapping[str, Serve], rows: int, most: int
+) -> Iterator[Answer]:
+    """Run searches and yield what each returns, as they end.
 
     Args:
-        problems: of one model, prompt and reward: the functions of the first serve all.
-        search: what to do with each.
-        most: searches under way at once, at least 1.
-        rows: the most rows in one call, at least 1; larger batches are cut into even parts.
+        searches: each is given how to ask; taken one by one, when there is room for another.
+        serve: how calls are answered, by kind. What an answer raises is raised in each search that asked.
+        rows: asked for at once, below which another search is begun.
+        most: searches under way, at least 1.
 
     Raises:
-        Exception: whatever a search raised.
+        BaseException: whatever a search raised; the others are left behind.
     """
-    inbox: SimpleQueue[Call | None] = SimpleQueue()
-    with ThreadPoolExecutor(most) as pool:
-        answers = [pool.submit(_advance, problem, search, inbox) for problem in problems]
-        left, waiting = len(problems), list[Call]()
-        while left:
-            call = inbox.get()
-            if call is None:
-                left -= 1
+    inbox: SimpleQueue[Call | Ended[Answer]] = SimpleQueue()
+    waiting: list[Call] = []
+    left = iter(searches)
+    while True:
+        enough = len(waiting) >= most or sum(call.rows for call in waiting) >= rows
+        told: Iterable[Call | Ended[Answer]]
+        if not enough and (search := next(left, None)) is not None:
+            Thread(target=_run, args=(search, inbox), daemon=True).start()
+            told = [inbox.get()]
+        elif waiting:
+            waiting, told = _serve(serve, waiting, inbox)
+        else:
+            return
+        for one in told:
+            if isinstance(one, Call):
+                waiting.append(one)
+            elif one.error is not None:
+                raise one.error
             else:
-                waiting.append(call)
-            if waiting and len(waiting) == min(left, most):
-                waiting = _serve(problems[0], waiting, rows)
-    return [answer.result() for answer in answers]
+                yield one.answer  # pyright: ignore[reportReturnType] -- there is one where there is no error
 
 
-def _advance(
-    problem: Problem, search: Callable[[Problem], Answer], inbox: SimpleQueue[Call | None]
-) -> Answer:
-    def asking(kind: str) -> Callable[..., Any]:
-        def ask(*inputs: Tensor) -> Any:  # noqa: ANN401 -- each kind has its own
-            call = Call(kind, inputs)
-            inbox.put(call)
-            return call.answer.result()
+def _run(search: Callable[[Ask], Answer], inbox: SimpleQueue[Call | Ended[Answer]]) -> None:
+    def ask(kind: str, *arguments: Any) -> Any:  # noqa: ANN401 -- each kind has its own
+        call = Call(kind, arguments)
+        inbox.put(call)
+        return call.answer.result()
 
-        return ask
-
-    asked = {kind: asking(kind) for kind in _ANSWERS if getattr(problem, kind)}
     try:
-        return search(replace(problem, **asked))
-    finally:
-        inbox.put(None)
+        inbox.put(Ended(search(ask)))
+    except BaseException as error:  # noqa: BLE001 -- it is raised again where the answers are
+        inbox.put(Ended(error=error))
 
 
-def _serve(problem: Problem, waiting: list[Call], rows: int) -> list[Call]:
-    """Answer the calls of the kind that most rows wait for; the others go on waiting."""
-    kind = max(_ANSWERS, key=lambda kind: sum(call.rows for call in waiting if call.kind == kind))
+def _serve(
+    serve: Mapping[str, Serve], waiting: Sequence[Call], inbox: SimpleQueue[Call | Ended[Answer]]
+) -> tuple[list[Call], Iterator[Call | Ended[Answer]]]:
+    """Answer the calls of the kind that most rows wait for.
+
+    Returns:
+        The calls that go on waiting, and what those that were answered say next, one after the other.
+    """
+    kind = max(serve, key=lambda kind: sum(call.rows for call in waiting if call.kind == kind))
     calls = [call for call in waiting if call.kind == kind]
     try:
-        for call, answer in zip(calls, _answers(problem, kind, calls, rows), strict=True):
-            call.answer.set_result(answer)
+        answers = serve[kind]([call.arguments for call in calls])
+        tell = [partial(call.answer.set_result, own) for call, own in zip(calls, answers, strict=True)]
     except Exception as error:  # noqa: BLE001 -- it is raised again in each search that asked
-        for call in calls:
-            call.answer.set_exception(error)
-    return [call for call in waiting if call.kind != kind]
+        tell = [partial(call.answer.set_exception, error) for call in calls]
+    return [call for call in waiting if call.kind != kind], (_after(each, inbox) for each in tell)
 
 
-def _answers(problem: Problem, kind: str, calls: Sequence[Call], rows: int) -> list[Any]:
-    function, (join, cut) = getattr(problem, kind), _ANSWERS[kind]
-    inputs = [torch.cat(column) for column in zip(*(call.inputs for call in calls), strict=True)]
-    parts = -(-len(inputs[0]) // rows)
-    with torch.inference_mode():
-        pieces = zip(*(column.tensor_split(parts) for column in inputs), strict=True)
-        whole = join([function(*piece) for piece in pieces])
-    ends = torch.tensor([call.rows for call in calls]).cumsum(0).tolist()
-    return [cut(whole, slice(end - call.rows, end)) for call, end in zip(calls, ends, strict=True)]
-
-
-def _join_scores(parts: Sequence[Scores]) -> Scores:
-    images = [part.images for part in parts if part.images is not None]
-    return Scores(
-        rewards=[reward for part in parts for reward in part.rewards],
-        parts=[each for part in parts for each in part.parts],
-        images=torch.cat(images) if images else None,
-    )
-
-
-def _cut_scores(scores: Scores, own: slice) -> Scores:
-    images = None if scores.images is None else scores.images[own]
-    return Scores(scores.rewards[own], scores.parts[own], images)
-
-
-def _join_slopes(parts: Sequence[tuple[Scores, Tensor]]) -> tuple[Scores, Tensor]:
-    scores, gradients = zip(*parts, strict=True)
-    return _join_scores(scores), torch.cat(gradients)
-
-
-_ANSWERS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
-    "velocity": (torch.cat, lambda velocities, own: velocities[own]),
-    "score": (_join_scores, _cut_scores),
-    "slope": (_join_slopes, lambda slopes, own: (_cut_scores(slopes[0], own), slopes[1][own])),
-}
-"""By kind of call: how answers in parts become one, and which rows of it are a call's own."""
+def _after(tell: Callable[[], None], inbox: SimpleQueue[Call | Ended[Answer]]) -> Call | Ended[Answer]:
+    tell()
+    return inbox.get()

@@ -180,8 +180,9 @@ def quote_lines(quote: dict[str, Any]) -> str:
     if plan["runs"] is not None:
         layout = f"{plan['runs']} runs of {plan['steps']} steps"
     elif plan["levels"] is not None:
+        chains = "1 chain" if plan["chains"] == 1 else f"{plan['chains']} chains"
         layout = (
-            f"{plan['initial_noises']} initial noises, {plan['levels']} levels x {plan['chains']} chains "
+            f"{plan['initial_noises']} initial noises, {plan['levels']} levels x {chains} "
             f"x {plan['quota']} draws, {plan['finish_steps']} to finish"
         )
     lines = [("NFE", f"{plan['nfe']} of {quote['request']['budget']['nfe']}"), ("plan", layout)]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from models.rewards.protocol import Facts
 from models.shapes.detector import WEIGHTS, heat
-from models.shapes.world import parse
+from models.shapes.world import Description, parse
 
 SHARPNESS = 0.5
 
@@ -31,7 +31,12 @@ class ObjectCount:
 
     def score(self, images: Tensor, prompt: str) -> Tensor:
         """See `Reward.score`. Raises ValueError when the prompt names no coloured shape."""
-        wanted = torch.from_numpy(parse(prompt).counts()).to(self.device)
+        return self.grade(heat(images, self.device), parse(prompt))
+
+    @staticmethod
+    def grade(heat_map: Tensor, description: Description) -> Tensor:
+        """Scores [b] of what the detector sees, [b, CLASSES, 8, 8] (see `detector.heat`)."""
+        wanted = torch.from_numpy(description.counts()).to(heat_map.device)
         asked = wanted > 0
-        counts = heat(images, self.device).sum((2, 3))[:, asked]
+        counts = heat_map.sum((2, 3))[:, asked]
         return torch.exp(-SHARPNESS * (counts - wanted[asked]).square().sum(1))

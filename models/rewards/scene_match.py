@@ -7,7 +7,7 @@ from torch import Tensor
 
 from models.rewards.protocol import Facts
 from models.shapes.detector import WEIGHTS, count_match, heat, relation_match
-from models.shapes.world import parse
+from models.shapes.world import Description, parse
 
 
 class SceneMatch:
@@ -26,6 +26,9 @@ class SceneMatch:
 
     def score(self, images: Tensor, prompt: str) -> Tensor:
         """See `Reward.score`. Raises ValueError when the prompt names no coloured shape."""
-        description = parse(prompt)
-        heat_map = heat(images, self.device)
+        return self.grade(heat(images, self.device), parse(prompt))
+
+    @staticmethod
+    def grade(heat_map: Tensor, description: Description) -> Tensor:
+        """Scores [b] of what the detector sees, [b, CLASSES, 8, 8] (see `detector.heat`)."""
         return count_match(heat_map, description) * relation_match(heat_map, description)

@@ -57,7 +57,7 @@ def test_the_loop_ends_where_mode_upstream_does_on_this_model_too() -> None:
     loop = AuthorsLoop(task.problem(30, 0, Sampler()), 2, 3)
     with torch.inference_mode():
         reward = loop.search()
-    method = Method("rbf", {"mode": "upstream", "initial_noises": 3}, {})
+    method = Method("rbf", {"mode": "upstream", "chains": 2, "initial_noises": 3}, {})
     state = run(task, method, 30, 0)
     assert loop.spent == state.ledger.nfe_spent
     assert reward == pytest.approx(state.best[0].reward, abs=1e-2), "bfloat16"

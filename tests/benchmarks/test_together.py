@@ -1,16 +1,22 @@
 """Searches side by side end as searches one by one."""
 
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.setup import Method, Task, run, searched
-from benchmarks.together import together
+from benchmarks.setup import Method, searched
+from benchmarks.together import Ask, Serve, together
 from sampling.problem import Problem, Scores
-from tests.sampling.worlds import TARGET, problem
+from sampling.state import State
+from tests.sampling.worlds import problem
 
 METHODS = [
-    Method("rbf", {"initial_noises": 4, "finish_steps": 1}, {}),
+    Method("rbf", {"chains": 2, "initial_noises": 4, "finish_steps": 1}, {}),
     Method("best_of_n", {"steps": 2}, {}),
     Method("svdd", {}, {}),
     Method("smc", {}, {}),
@@ -18,52 +24,68 @@ METHODS = [
 ]
 
 
-def facts(state: object) -> tuple[object, ...]:
-    return (state.best[0].reward, state.best[0].nfe, state.ledger)  # pyright: ignore[reportAttributeAccessIssue]
+def alone(seed: int) -> Problem:
+    return problem(60, seed, sampler={"steps": 5, **METHODS[seed].sampler})
 
 
-@pytest.mark.parametrize("most", [1, 3, 5])
+def asking(seed: int, ask: Ask) -> State:
+    calls = {kind: partial(ask, kind) for kind in ("velocity", "score", "slope")}
+    return searched(replace(alone(seed), **calls), METHODS[seed])
+
+
+def serving(seen: list[int] | None = None) -> dict[str, Serve]:
+    def serve(function: Callable[..., Any]) -> Serve:
+        def answer(calls: Sequence[tuple[Tensor, ...]]) -> Sequence[object]:
+            if seen is not None:
+                seen.append(sum(len(call[0]) for call in calls))
+            with torch.inference_mode():
+                return [function(*call) for call in calls]
+
+        return answer
+
+    world = alone(4)
+    assert world.slope
+    return {"velocity": serve(world.velocity), "score": serve(world.score), "slope": serve(world.slope)}
+
+
+def facts(state: State) -> tuple[object, ...]:
+    return (state.best[0].reward, state.best[0].nfe, state.ledger)
+
+
+@pytest.mark.parametrize("most", [1, 3, 9])
 @pytest.mark.parametrize("rows", [1, 7, 100])
 def test_every_search_ends_as_alone(most: int, rows: int) -> None:
-    chosen = dict(enumerate(METHODS))
-    problems = [problem(60, seed, sampler={"steps": 5, **method.sampler}) for seed, method in chosen.items()]
-
-    def search(one: Problem) -> tuple[object, ...]:
-        return facts(searched(one, chosen[one.seed]))
-
-    assert together(problems, search, most, rows) == [search(one) for one in problems]
+    searches = [lambda ask, seed=seed: (seed, facts(asking(seed, ask))) for seed in range(len(METHODS))]
+    found = dict(together(searches, serving(), rows, most))
+    assert found == {seed: facts(searched(alone(seed), METHODS[seed])) for seed in range(len(METHODS))}
 
 
 def test_calls_of_several_searches_are_made_as_one() -> None:
     sizes: list[int] = []
-
-    def score(x0: Tensor) -> Scores:
-        sizes.append(len(x0))
-        return TARGET(x0)
-
-    problems = [problem(40, seed, score) for seed in range(4)]
-    together(problems, lambda one: searched(one, METHODS[0]), 4, 100)
-    assert sum(sizes) == 160
+    ended = [*together([partial(asking, 0)] * 4, serving(sizes), rows=100, most=4)]
+    assert len(ended) == 4
+    assert sum(sizes) == 2 * 4 * 60, "each of 60 predictions asks for a velocity and a score"
     assert sizes[0] == 16, "four pools of 4"
-    assert len(sizes) <= 40 / 2, "as many calls as one search makes, or fewer"
+    assert len(sizes) <= 60, "as many calls as one search makes"
+
+
+def test_searches_are_taken_as_there_is_room_for_them_and_told_of_as_they_end() -> None:
+    taken: list[int] = []
+
+    def searches() -> Iterator[Callable[[Ask], State]]:
+        for number in range(10):
+            taken.append(number)
+            yield partial(asking, 0)
+
+    ended = 0
+    for ended, _ in enumerate(together(searches(), serving(), rows=1000, most=3), start=1):
+        assert len(taken) - ended < 3
+    assert ended == 10
 
 
 def test_a_failing_reward_fails_the_searches_that_asked_and_nothing_hangs() -> None:
-    def score(x0: Tensor) -> Scores:
-        raise ZeroDivisionError(str(len(x0)))
+    def fails(calls: Sequence[object]) -> Sequence[Scores]:
+        raise ZeroDivisionError(str(len(calls)))
 
-    with pytest.raises(ZeroDivisionError):
-        together([problem(40, seed, score) for seed in range(3)], lambda p: searched(p, METHODS[0]), 2, 8)
-
-
-def test_on_the_bundled_model_results_are_those_of_the_unbatched_up_to_rounding() -> None:
-    task = Task.of("two red circles and a blue square")
-    cells = [Method("rbf", {"initial_noises": 4}, {}), Method("svdd", {}, {}), Method("best_of_n", {}, {})]
-    problems = [task.problem(30, seed, method.moves) for seed, method in enumerate(cells)]
-    gathered = together(problems, lambda p: searched(p, cells[p.seed]), 3, 5)
-    for seed, (method, state) in enumerate(zip(cells, gathered, strict=True)):
-        alone = run(task, method, 30, seed)
-        assert state.ledger == alone.ledger
-        assert state.best[0].reward == pytest.approx(alone.best[0].reward, abs=1e-4)
-        # Which searches share a call is a race, and svdd carries its rounding on: 7e-4 at most in 12 runs.
-        assert torch.allclose(state.best[0].x, alone.best[0].x, atol=5e-3)
+    with pytest.raises(ZeroDivisionError, match="2"):
+        list(together([partial(asking, 0)] * 3, {**serving(), "score": fails}, rows=100, most=2))
