@@ -106,7 +106,9 @@ def common(
     done: Cells, reward: str, nfe: int, methods: Sequence[str], prompts: range = TABLE
 ) -> dict[str, dict[Key, Result]]:
     """The methods that have cells, each with those that all of them have, in the order of prompts."""
-    found = {name: own for name in methods if (own := of(done, reward, nfe, name, prompts))}
+    # The default is named once, not by its settings too.
+    once = [name for name in methods if name == OURS or OURS not in methods or name != named(OURS, nfe)]
+    found = {name: own for name in once if (own := of(done, reward, nfe, name, prompts))}
     shared = sorted(set.intersection(*map(set, found.values()))) if found else []
     return {name: {key: own[key] for key in shared} for name, own in found.items()}
 
@@ -292,7 +294,8 @@ def spread(results: Mapping[Key, Result]) -> list[float]:
 def plot_diversity(done: Cells, path: Path) -> None:
     """How far apart the pictures of two seeds are, at 100 NFE."""
     figure, [panel] = axes(1)
-    spreads = {name: spread(of(done, REWARDS[0], 100, name)) for name in METHODS}
+    names = [name for name in METHODS if name != named(OURS, 100)]
+    spreads = {name: spread(of(done, REWARDS[0], 100, name)) for name in names}
     bars = {name: mean_and_error(own) for name, own in spreads.items() if len(own) >= LEAST}
     for name, (mean, error) in bars.items():
         panel.barh(name, mean, xerr=error, color="C3" if name == OURS else "C7")
