@@ -176,8 +176,9 @@ def use_everything(client: Client, deployment: Deployment, headers: dict[str, st
     job = submit(60, webhook={"url": deployment.receiver.url}, idempotency_key="k")
     assert [event.type for event in client.events(job)][-1] == "completed"
     assert client.wait(client.extend(job, nfe=60).id, within=60).status == "succeeded"
-    running, waiting = submit(ENDLESS), submit(60, priority="low")
+    running = submit(ENDLESS)
     wait_for(lambda: client.get(running).progress.nfe_spent > 0)
+    waiting = submit(60, priority="low")  # not before: it costs so little that it would go first
     client.cancel(waiting)
     client.delete(waiting)
     client.cancel(running)
