@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from benchmarks.cells import Cell
 from benchmarks.setup import Method
-from contracts.search import AUTHORS, SMALL, rbf_defaults
+from contracts.search import AUTHORS, LARGE, ONE_BY_ONE, SMALL, rbf_defaults
 
 BASE_NFE = 10
 """What plain sampling takes, whatever the budget."""
@@ -37,23 +37,26 @@ KERNELS = {
 """Those of rbf have the paper's chains and noises."""
 SETTINGS = {
     f"rbf, {chains} {'chain' if chains == 1 else 'chains'}, {noises} noises{name}": Method(
-        "rbf", {"chains": chains, "initial_noises": noises}, sampler
+        "rbf", {"chains": chains, "initial_noises": noises, **ONE_BY_ONE}, sampler
     )
     for name, sampler in {"": {}, ", linear SDE": LINEAR_SDE, ", ddim": DDIM}.items()
     for chains in (1, 2, 4)
     for noises in (6, 12, 25)
 }
-WIDTHS = {
-    f"rbf, width {width}, {accept}": Method("rbf", {"width": width, "accept": accept}, {})
-    for width, accept in ((2, "best"), (4, "best"), (2, "first"))
+SMALL_NAME, LARGE_NAME = "rbf, 1 chain, 12 noises, width 4", "rbf, 2 chains, 25 noises, width 4"
+NARROW_SMALL, NARROW_LARGE = (name.removesuffix(", width 4") for name in (SMALL_NAME, LARGE_NAME))
+WIDTHS = {SMALL_NAME: Method("rbf", {**SMALL}, {}), LARGE_NAME: Method("rbf", {**LARGE}, {})} | {
+    f"{name}, width {width}": Method("rbf", {**params, "width": width}, {})
+    for name, params in {NARROW_SMALL: SMALL, NARROW_LARGE: LARGE}.items()
+    for width in (2, 8)
 }
+"""Several children at a time, the best taken; one at a time are among `SETTINGS`."""
 RIVALS = {"code, 1 chain": Method("code", {"chains": 1}, {})}
 GUIDED = {
     f"{strategy}, guidance {strength}": Method(strategy, {}, {"reward_guidance": float(strength)})
     for strategy in ("base", "rbf")
     for strength in (30, 100)
 }
-SMALL_NAME, LARGE_NAME = "rbf, 1 chain, 12 noises", "rbf, 2 chains, 25 noises"
 METHODS = MAIN | KERNELS | SETTINGS | WIDTHS | RIVALS | GUIDED
 
 
@@ -95,16 +98,27 @@ def seed_of(prompt: int, draw: int) -> int:
 MATCH, COUNT = ("scene_match",), ("object_count",)
 TABLE, CHOSEN_ON = range(200), range(200, 300)
 """Prompts that tables are of, and those on which the default's settings were chosen."""
+LEADING = (
+    "rbf",
+    "rbf, upstream",
+    "svdd",
+    "svdd, 1 chain",
+    "local search at t = 1",
+    "best_of_n, 10 steps",
+)
+"""Those of which there are three seeds of each prompt."""
 VARIED = ("rbf", "rbf, upstream", "svdd", "best_of_n, 1 step")
 RIVALLING = ("rbf", "svdd", "svdd, 1 chain", "code", "smc", "evolution", "local search at t = 1", *RIVALS)
 ORDER = (
     Stage(MATCH, (10, 50, 100, 200, 500), [*MAIN], TABLE),
     Stage(COUNT, (10, 100, 200), [*MAIN], TABLE),
-    Stage(MATCH, (100,), [SMALL_NAME, LARGE_NAME, *KERNELS], TABLE),
+    Stage(MATCH, (50, 100, 200, 500), [NARROW_SMALL, NARROW_LARGE], TABLE),
+    Stage(MATCH, (100,), [*KERNELS], TABLE),
     Stage(MATCH, (100, 200), [*RIVALLING, *SETTINGS, *WIDTHS], CHOSEN_ON),
     Stage(MATCH, (100,), VARIED, range(48), draw=1),
     Stage(COUNT, (50, 500), [*MAIN], TABLE),
     Stage(MATCH, (10, 100), [*GUIDED], range(24)),
+    *(Stage(MATCH, (50, 100, 200, 500), LEADING, TABLE, draw) for draw in (1, 2)),
     *(Stage(MATCH + COUNT, (10, 50, 100, 200, 500), [*MAIN], TABLE, draw) for draw in (1, 2)),
 )
 """The most telling first. Within a stage the longest of some prompts come first: one that was stopped has all

@@ -43,7 +43,7 @@ def calls_of(task: Task, method: Method, nfe: int) -> Calls:
         return problem.score(x0)
 
     counted = replace(problem, velocity=velocity, score=score)
-    list(search(counted, make_strategy(method.strategy, method.params)))
+    list(search(counted, make_strategy(method.strategy, method.at(nfe))))
     return calls
 
 

@@ -16,8 +16,11 @@ from benchmarks.methods import (
     GUIDED,
     KERNELS,
     LARGE_NAME,
+    LEADING,
     MAIN,
     METHODS,
+    NARROW_LARGE,
+    NARROW_SMALL,
     RIVALLING,
     SETTINGS,
     SMALL_NAME,
@@ -32,7 +35,8 @@ from benchmarks.tables import TABLES, mean_and_error, shown, table
 OURS = "rbf"
 GROUPS: Mapping[str, tuple[range, Sequence[str]]] = {
     "All strategies": (TABLE, [*MAIN]),
-    "Paths and kernels": (TABLE, [OURS, LARGE_NAME, "svdd", "smc", *KERNELS]),
+    "The leading, several seeds of each prompt": (TABLE, LEADING),
+    "Paths and kernels": (TABLE, [OURS, NARROW_LARGE, "svdd", "smc", *KERNELS]),
     "Settings, on the prompts they were chosen on": (
         CHOSEN_ON,
         [*RIVALLING, *SETTINGS, *WIDTHS],
@@ -80,7 +84,12 @@ DIFFERENCES: Mapping[str, Sequence[tuple[Searches, Searches]]] = {
         ((name.rpartition(", ")[0], nfe), (name, nfe)) for nfe in BUDGETS for name in KERNELS
     ],
     "1 chain and 12 noises over the paper's 2 and 25": [
-        ((LARGE_NAME, nfe), (SMALL_NAME, nfe)) for nfe in BUDGETS
+        ((NARROW_LARGE, nfe), (NARROW_SMALL, nfe)) for nfe in BUDGETS
+    ],
+    "Four children at a time, the best taken, over one at a time": [
+        ((one, nfe), (four, nfe))
+        for one, four in ((NARROW_SMALL, SMALL_NAME), (NARROW_LARGE, LARGE_NAME))
+        for nfe in BUDGETS
     ],
     "Fewer NFE than best-of-n": [(("best_of_n, 10 steps", 500), (OURS, nfe)) for nfe in BUDGETS],
     "More NFE": [
