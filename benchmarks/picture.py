@@ -65,7 +65,8 @@ def main() -> None:
     task = Task.of(options.prompt)
     with torch.inference_mode():
         before = run(task, Method("base", {}, {}), options.nfe, options.seed).best[0]
-        rounds = list(search(task.problem(options.nfe, options.seed, Sampler()), make_strategy("rbf", {})))
+        strategy = make_strategy("rbf", Method("rbf", {}, {}).at(options.nfe))
+        rounds = list(search(task.problem(options.nfe, options.seed, Sampler()), strategy))
         after = rounds[-1].state.best[0]
         verdicts = [task.held_out(picture(c)) for c in (before, after)]
     mpl.use("Agg")
