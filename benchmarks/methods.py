@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from benchmarks.cells import Cell
 from benchmarks.setup import Method
-from contracts.search import AUTHORS, LARGE, ONE_BY_ONE, SMALL, rbf_defaults
+from contracts.search import AUTHORS, SMALL, rbf_defaults
 
 BASE_NFE = 10
 """What plain sampling takes, whatever the budget."""
@@ -37,20 +37,19 @@ KERNELS = {
 """Those of rbf have the paper's chains and noises."""
 SETTINGS = {
     f"rbf, {chains} {'chain' if chains == 1 else 'chains'}, {noises} noises{name}": Method(
-        "rbf", {"chains": chains, "initial_noises": noises, **ONE_BY_ONE}, sampler
+        "rbf", {"chains": chains, "initial_noises": noises}, sampler
     )
     for name, sampler in {"": {}, ", linear SDE": LINEAR_SDE, ", ddim": DDIM}.items()
     for chains in (1, 2, 4)
     for noises in (6, 12, 25)
 }
-SMALL_NAME, LARGE_NAME = "rbf, 1 chain, 12 noises, width 4", "rbf, 2 chains, 25 noises, width 4"
-NARROW_SMALL, NARROW_LARGE = (name.removesuffix(", width 4") for name in (SMALL_NAME, LARGE_NAME))
-WIDTHS = {SMALL_NAME: Method("rbf", {**SMALL}, {}), LARGE_NAME: Method("rbf", {**LARGE}, {})} | {
-    f"{name}, width {width}": Method("rbf", {**params, "width": width}, {})
-    for name, params in {NARROW_SMALL: SMALL, NARROW_LARGE: LARGE}.items()
-    for width in (2, 8)
+SMALL_NAME, LARGE_NAME = "rbf, 1 chain, 12 noises", "rbf, 2 chains, 25 noises"
+WIDTHS = {
+    f"{name}, width {width}": Method("rbf", {**params, "width": width, "accept": "best"}, {})
+    for name, params in {SMALL_NAME: SMALL, LARGE_NAME: AUTHORS}.items()
+    for width in (2, 4, 8)
 }
-"""Several children at a time, the best taken; one at a time are among `SETTINGS`."""
+"""Several children at a time, the best taken."""
 RIVALS = {"code, 1 chain": Method("code", {"chains": 1}, {})}
 GUIDED = {
     f"{strategy}, guidance {strength}": Method(strategy, {}, {"reward_guidance": float(strength)})
@@ -112,7 +111,7 @@ RIVALLING = ("rbf", "svdd", "svdd, 1 chain", "code", "smc", "evolution", "local 
 ORDER = (
     Stage(MATCH, (10, 50, 100, 200, 500), [*MAIN], TABLE),
     Stage(COUNT, (10, 100, 200), [*MAIN], TABLE),
-    Stage(MATCH, (50, 100, 200, 500), [NARROW_SMALL, NARROW_LARGE], TABLE),
+    Stage(MATCH, (50, 100, 200, 500), [SMALL_NAME, LARGE_NAME], TABLE),
     Stage(MATCH, (100,), [*KERNELS], TABLE),
     Stage(MATCH, (100, 200), [*RIVALLING, *SETTINGS, *WIDTHS], CHOSEN_ON),
     Stage(MATCH, (100,), VARIED, range(48), draw=1),

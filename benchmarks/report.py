@@ -19,8 +19,6 @@ from benchmarks.methods import (
     LEADING,
     MAIN,
     METHODS,
-    NARROW_LARGE,
-    NARROW_SMALL,
     RIVALLING,
     SETTINGS,
     SMALL_NAME,
@@ -36,7 +34,7 @@ OURS = "rbf"
 GROUPS: Mapping[str, tuple[range, Sequence[str]]] = {
     "All strategies": (TABLE, [*MAIN]),
     "The leading, several seeds of each prompt": (TABLE, LEADING),
-    "Paths and kernels": (TABLE, [OURS, NARROW_LARGE, "svdd", "smc", *KERNELS]),
+    "Paths and kernels": (TABLE, [OURS, LARGE_NAME, "svdd", "smc", *KERNELS]),
     "Settings, on the prompts they were chosen on": (
         CHOSEN_ON,
         [*RIVALLING, *SETTINGS, *WIDTHS],
@@ -84,12 +82,10 @@ DIFFERENCES: Mapping[str, Sequence[tuple[Searches, Searches]]] = {
         ((name.rpartition(", ")[0], nfe), (name, nfe)) for nfe in BUDGETS for name in KERNELS
     ],
     "1 chain and 12 noises over the paper's 2 and 25": [
-        ((NARROW_LARGE, nfe), (NARROW_SMALL, nfe)) for nfe in BUDGETS
+        ((LARGE_NAME, nfe), (SMALL_NAME, nfe)) for nfe in BUDGETS
     ],
     "Four children at a time, the best taken, over one at a time": [
-        ((one, nfe), (four, nfe))
-        for one, four in ((NARROW_SMALL, SMALL_NAME), (NARROW_LARGE, LARGE_NAME))
-        for nfe in BUDGETS
+        ((name, nfe), (f"{name}, width 4", nfe)) for name in (SMALL_NAME, LARGE_NAME) for nfe in BUDGETS
     ],
     "Fewer NFE than best-of-n": [(("best_of_n, 10 steps", 500), (OURS, nfe)) for nfe in BUDGETS],
     "More NFE": [

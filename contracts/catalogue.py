@@ -110,7 +110,7 @@ def undistilled(steps: int) -> Defaults:
     """
     return Defaults(
         sampler={"grid": "linear", "kernel": "ddim"},
-        rbf={"first_level": steps * 2 // 5, "initial_noises": 8, "chains": 2, "width": 1, "accept": "first"},
+        rbf={"first_level": steps * 2 // 5, "initial_noises": 8, "chains": 2},
     )
 
 

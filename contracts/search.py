@@ -6,7 +6,7 @@ The arithmetic repeats that of `sampling`, which this package may not import; a 
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
@@ -96,19 +96,16 @@ class BestOfNParams(StrategyParams):
 
 
 DEFAULT_FINISH_STEPS = 4
-ONE_BY_ONE: Mapping[str, Any] = MappingProxyType({"width": 1, "accept": "first"})
-SEVERAL: Mapping[str, Any] = MappingProxyType({"width": 4, "accept": "best"})
-AUTHORS: Mapping[str, Any] = MappingProxyType({"chains": 2, "initial_noises": 25, **ONE_BY_ONE})
+AUTHORS: Mapping[str, int] = MappingProxyType({"chains": 2, "initial_noises": 25})
 """Settings of rbf in arXiv 2503.19385."""
-LARGE: Mapping[str, Any] = MappingProxyType({**AUTHORS, **SEVERAL})
-SMALL: Mapping[str, Any] = MappingProxyType({"chains": 1, "initial_noises": 12, **SEVERAL})
+SMALL: Mapping[str, int] = MappingProxyType({"chains": 1, "initial_noises": 12})
 SMALL_BUDGET = 150
 """NFE below which `SMALL` are better, measured in docs/search.md."""
 
 
-def rbf_defaults(nfe: int) -> Mapping[str, Any]:
-    """Parameters of mode `rollover` for a budget, where none are named."""
-    return SMALL if nfe < SMALL_BUDGET else LARGE
+def rbf_defaults(nfe: int) -> Mapping[str, int]:
+    """Chains and initial noises of mode `rollover` for a budget, where none are named."""
+    return SMALL if nfe < SMALL_BUDGET else AUTHORS
 
 
 class RbfParams(StrategyParams):
@@ -130,17 +127,8 @@ class RbfParams(StrategyParams):
         description="scored before the first level: in all, or upstream for each chain; default in mode "
         "`rollover` below 150 NFE: 12",
     )
-    width: int = Field(
-        default=AUTHORS["width"],
-        ge=1,
-        le=64,
-        description="children drawn at once by each chain; default in mode `rollover` 4; upstream 1",
-    )
-    accept: Literal["first", "best"] = Field(
-        default=AUTHORS["accept"],
-        description="which of them a chain takes: the first that improves, or the best that does; default "
-        "in mode `rollover` best",
-    )
+    width: int = Field(default=1, ge=1, le=64, description="children drawn at once by each chain; upstream 1")
+    accept: Literal["first", "best"] = "first"
     finish_steps: int | None = Field(
         default=None, ge=0, le=50, description="evaluations of the finish; default 4; upstream has none"
     )

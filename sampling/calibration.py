@@ -136,7 +136,7 @@ def recommend(found: Sequence[Level], steps: int) -> Recommendation:
     if first is None:
         return Recommendation("nothing")
     # One level above it: its children are the first to be judged by what they foretell.
-    rbf = {"first_level": first - 1, "initial_noises": 8, "chains": 2, "width": 1, "accept": "first"}
+    rbf = {"first_level": first - 1, "initial_noises": 8, "chains": 2}
     return Recommendation("lower_down", {"grid": "linear", "kernel": "ddim"}, rbf)
 
 

@@ -115,9 +115,9 @@ def test_the_defaults_are_those_of_the_strategy(name: str) -> None:
     assert make_strategy(name, stated) == make_strategy(name)
 
 
-def test_the_default_search_is_rbf_with_several_children_at_a_time() -> None:
+def test_the_default_search_is_that_of_rbf() -> None:
     parameters = accept({"prompt": "x"}).search.model_dump(exclude={"strategy"})
-    assert make_strategy("rbf", parameters) == make_strategy("rbf", {"width": 4, "accept": "best"})
+    assert make_strategy("rbf", parameters) == make_strategy("rbf")
 
 
 @pytest.mark.parametrize(("steps", "search"), with_steps(((2,), (4,), (10,)), SEARCHES), ids=str)
