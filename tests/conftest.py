@@ -3,6 +3,7 @@
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ Whoever looks at a running job and then acts may be held up between the two for 
 """
 
 
+DAY, CLOSE_TO_MIDNIGHT = 24 * 3600, 30
+"""Seconds."""
 OTHERS_NAME = {"PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR"}
 """What pytest says of the running test, and torch of a folder, when diffusers first asks."""
 
@@ -77,6 +80,14 @@ def redis(redis_url: str) -> Iterator[Redis]:
     """A client of `redis_url` that returns text."""
     with Redis.from_url(redis_url, decode_responses=True) as client:
         yield client
+
+
+@pytest.fixture
+def same_day() -> None:
+    """Begin no test close to midnight (UTC), when what keys may spend in a day begins anew."""
+    left = DAY - time.time() % DAY
+    if left < CLOSE_TO_MIDNIGHT:
+        time.sleep(left)
 
 
 @pytest.fixture

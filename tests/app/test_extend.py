@@ -174,6 +174,7 @@ def test_an_idempotency_key_makes_one_job_and_leaves_no_copy(
     assert {path.name for path in set((data_dir / "artifacts").iterdir()) - before} == {first.json()["id"]}
 
 
+@pytest.mark.usefixtures("same_day")
 def test_keys_extend_their_own_jobs_and_pay(client: httpx.Client, redis: Redis, data_dir: Path) -> None:
     secrets: list[dict[str, str]] = []
     for limits in (Limits(nfe_per_day=350), Limits()):

@@ -70,6 +70,7 @@ def test_a_key_may_have_high_priority(keys: Keys, server: str) -> None:
         assert client.submit("a red circle", priority="high").request["priority"] == "high"
 
 
+@pytest.mark.usefixtures("same_day")
 def test_what_a_key_spent_today_is_listed(keys: Keys, server: str) -> None:
     _, secret = made(keys("create", "x", "--nfe-per-day", "500"))
     with Client(server, api_key=secret) as client:
@@ -140,6 +141,7 @@ def test_the_clients_read_the_key_from_the_environment(
         client.get(job)
 
 
+@pytest.mark.usefixtures("same_day")
 def test_a_limit_is_an_error_that_says_when_to_try_again(keys: Keys, server: str) -> None:
     _, secret = made(keys("create", "x", "--nfe-per-day", "150"))
     with Client(server, api_key=secret) as client:
