@@ -28,7 +28,8 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(valkey_url: str, data_dir: Path) -> Iterator[str]:
-    with serving(Settings(redis_url=valkey_url, data_dir=data_dir)) as url:
+    # Without a sweep: it lives as long as the run, and its Redis is that of tests which look at every key.
+    with serving(Settings(redis_url=valkey_url, data_dir=data_dir, keep_days=0)) as url:
         yield url
 
 
