@@ -57,6 +57,13 @@ class Hand:
     def record(self) -> Record:
         return Record.from_hash(self.redis.hgetall(job_key(self.id)))
 
+    @property
+    def age(self) -> float:
+        """Seconds since it was started."""
+        began = self.record.started_at
+        assert began
+        return (now() - began).total_seconds()
+
     def write(
         self,
         *events: Event,

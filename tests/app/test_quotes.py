@@ -13,6 +13,9 @@ from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
 from tests.app.hand import Hand, beat
 from tests.app.test_bad_input import refused
 
+ROUNDING = 0.1
+"""Of the seconds that are told."""
+
 
 def quote(client: httpx.Client, **body: object) -> dict[str, Any]:
     response = client.post("/v1/quotes", json={"prompt": "x", **body})
@@ -100,7 +103,8 @@ def test_a_running_jobs_own_rate_tells_where_no_other_is_known(
     beat(redis, WorkerState.BUSY)
     assert quote(client)["queue"]["wait_seconds"] is None
     hand.search(1, 50)
-    assert quote(client)["queue"]["wait_seconds"] == pytest.approx(30, abs=2)
+    before, told, after = hand.age, quote(client)["queue"]["wait_seconds"], hand.age
+    assert 3 * before - ROUNDING <= told <= 3 * after + ROUNDING
 
 
 def test_a_free_worker_makes_no_wait(client: httpx.Client, redis: Redis) -> None:
