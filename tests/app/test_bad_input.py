@@ -215,9 +215,10 @@ def test_a_name_that_comes_twice(client: httpx.Client, body: str) -> None:
 
 def test_a_body_of_many_names_is_read_at_once(client: httpx.Client) -> None:
     many = ", ".join(f'"{number}": 0' for number in range(4000))
-    began = time.monotonic()
+    # Of this process, which is the server's too: what others take of the machine does not count.
+    began = time.process_time()
     refused(post(client, f'{{"prompt": "x", {many}}}'), 422, "invalid_request")
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_a_prompt_of_100_kb(client: httpx.Client, redis: Redis) -> None:

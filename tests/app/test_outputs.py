@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,12 +88,11 @@ def test_events_as_they_come(submit: Submit, client: httpx.Client) -> None:
 def test_an_event_arrives_at_once(submit: Submit, client: httpx.Client) -> None:
     hand = submit()
     with client.stream("GET", f"/v1/generations/{hand.id}/events") as response:
-        stream = messages(response.iter_lines())
-        assert next(stream).event == "queued"
-        published = time.monotonic()
+        lines = response.iter_lines()
+        assert next(messages(lines)).event == "queued"
         hand.start()
-        assert next(stream).event == "started"
-        assert time.monotonic() - published < 1
+        # What only the next look at the store finds comes after a comment, which each quiet look leaves.
+        assert [next(lines), next(lines)] == ["id: 2", "event: started"]
 
 
 @pytest.mark.parametrize("by", ["header", "query"])
@@ -177,7 +175,7 @@ def test_a_stream_ends_where_nothing_can_follow(submit: Submit, client: httpx.Cl
 def test_a_stream_ends_when_redis_goes_away(short_dir: Path) -> None:
     with running_valkey(short_dir) as (valkey, redis_url):
         settings = Settings(redis_url=redis_url, data_dir=short_dir)
-        with serving(settings) as url, httpx.Client(base_url=url) as client:
+        with serving(settings) as url, httpx.Client(base_url=url, timeout=30) as client:
             job = client.post("/v1/generations", json={"prompt": "x"}).json()
             with client.stream("GET", job["urls"]["events"]) as response:
                 stream = messages(response.iter_lines())
