@@ -74,7 +74,8 @@ def test_a_receiver_that_fails_is_tried_again_with_the_same_message(
 ) -> None:
     with receiving(500) as receiver:
         receiver.answers = [500, receiver.hang, lambda handler: handler.connection.close(), 302, 204]
-        with delivering(redis_url, webhook_timeout_seconds=0.7, webhook_retry_seconds=0.02):
+        # So long that only the one that hangs is given up.
+        with delivering(redis_url, webhook_timeout_seconds=5.0, webhook_retry_seconds=0.02):
             hand = end(receiver.url)
             delivery = settled(hand, within=60)
         calls = receiver.called(5)
@@ -115,12 +116,11 @@ def test_slow_receivers_are_in_nobodys_way(redis_url: str, end: Callable[..., Ha
         slow.answers = [slow.hang]
         for _ in range(30):
             end(slow.url)
-        with delivering(redis_url):
+        # No slow one is given up before the quick one has been called.
+        with delivering(redis_url, webhook_timeout_seconds=60.0):
             slow.called(deliverer.AT_ONCE_FOR_RECEIVER)
-            began = time.monotonic()
             end(quick.url)
-            [call] = quick.called(1)
-            assert call.at - began < 3
+            quick.called(1)
             assert len(slow.calls) == deliverer.AT_ONCE_FOR_RECEIVER
             slow.released.set()
 
@@ -138,10 +138,10 @@ def test_no_key_has_all_the_room(
         slow.answers = [slow.hang]
         for _ in range(12):
             end(slow.url, owner=keys[0].id)
-        with delivering(redis_url):
+        with delivering(redis_url, webhook_timeout_seconds=60.0):
             slow.called(3)
             end(quick.url, owner=keys[1].id)
-            quick.called(1, within=10)
+            quick.called(1)
             assert len(slow.calls) == 3
             slow.released.set()
 
