@@ -28,6 +28,12 @@ class Pipe:
         """Have those who wait read nothing."""
         os.close(os.open(self.path, os.O_RDWR | os.O_NONBLOCK))
 
+    def remove(self) -> None:
+        """Have nobody wait, not even who opens it only now."""
+        end = os.open(self.path, os.O_RDWR | os.O_NONBLOCK)
+        self.path.unlink()
+        os.close(end)
+
 
 @pytest.fixture
 def pipe(submit: Callable[..., Hand]) -> Iterator[Pipe]:
@@ -40,7 +46,7 @@ def pipe(submit: Callable[..., Hand]) -> Iterator[Pipe]:
     os.mkfifo(path)
     pipe = Pipe(f"/v1/generations/{hand.id}/images/0", path)
     yield pipe
-    pipe.let_go()
+    pipe.remove()
 
 
 def test_a_store_that_hangs_holds_up_nothing_else(
