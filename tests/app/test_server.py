@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from redis import Redis
 
 from contracts.beats import WorkerState
 from tests.app.hand import Hand, beat
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -192,9 +192,7 @@ def test_settings_that_cannot_be_used_are_named(environment: dict[str, str], wor
 
 
 def test_the_process_serves_and_ends_at_a_signal(redis_url: str, tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = {
         "ROLLOVER_REDIS_URL": redis_url,
         "ROLLOVER_PORT": str(port),
@@ -203,11 +201,11 @@ def test_the_process_serves_and_ends_at_a_signal(redis_url: str, tmp_path: Path)
     with subprocess.Popen([sys.executable, "-m", "app"], cwd=ROOT, env=os.environ | environment) as process:
         try:
             health = httpx.Client(
-                base_url=f"http://127.0.0.1:{port}", transport=httpx.HTTPTransport(retries=8)
+                base_url=f"http://127.0.0.1:{port}", transport=httpx.HTTPTransport(retries=8), timeout=60
             )
             with health:
                 assert health.get("/healthz").json() == {"status": "ok"}
             process.terminate()
-            assert process.wait(10) in (0, -signal.SIGTERM)
+            assert process.wait(60) in (0, -signal.SIGTERM)
         finally:
             process.kill()

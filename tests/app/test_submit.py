@@ -1,7 +1,6 @@
 """POST /v1/generations: what is stored, queued and answered."""
 
 import json
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from contracts.settings import Settings
 from tests.app.conftest import serving
 from tests.app.hand import Hand
 from tests.conftest import running_valkey
+from tests.ports import free_port
 
 
 def test_a_prompt_alone_is_enough_and_every_default_is_stored(client: httpx.Client) -> None:
@@ -133,12 +133,11 @@ def test_wait_answers_when_the_job_has_ended(client: httpx.Client, redis: Redis,
 
     worker = threading.Thread(target=work)
     worker.start()
-    began = time.monotonic()
-    response = client.post("/v1/generations", json={"prompt": "x"}, headers={"Prefer": "wait=20"})
+    # The client would give up before: it has an answer because the job has ended.
+    response = client.post("/v1/generations", json={"prompt": "x"}, headers={"Prefer": "wait=60"})
     worker.join()
-    assert time.monotonic() - began < 10
     assert response.status_code == 200
-    assert response.headers["preference-applied"] == "wait=20"
+    assert response.headers["preference-applied"] == "wait=60"
     assert response.json()["status"] == "succeeded"
     assert "retry-after" not in response.headers
 
@@ -183,7 +182,7 @@ def test_one_idempotency_key_used_by_many_at_once(client: httpx.Client, redis: R
 
 def test_a_full_queue_says_so(redis_url: str, tmp_path: Path) -> None:
     settings = Settings(redis_url=redis_url, data_dir=tmp_path, max_queue=2)
-    with serving(settings) as url, httpx.Client(base_url=url) as client:
+    with serving(settings) as url, httpx.Client(base_url=url, timeout=30) as client:
         answers = [client.post("/v1/generations", json={"prompt": "x"}) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [202, 202, 503]
     assert answers[2].json()["code"] == "queue_full"
@@ -193,7 +192,7 @@ def test_a_full_queue_says_so(redis_url: str, tmp_path: Path) -> None:
 def test_redis_away_and_back(short_dir: Path) -> None:
     with running_valkey(short_dir) as (valkey, redis_url):
         settings = Settings(redis_url=redis_url, data_dir=short_dir)
-        with serving(settings) as url, httpx.Client(base_url=url) as client:
+        with serving(settings) as url, httpx.Client(base_url=url, timeout=30) as client:
             job = client.post("/v1/generations", json={"prompt": "x"}).json()
             valkey.stop()
             for answer in (
@@ -221,11 +220,8 @@ def test_a_job_stored_is_whole_json(submit: Callable[..., Hand], redis: Redis) -
 
 
 def test_redis_behind_a_port(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with ValkeyServer(port=port) as valkey:
+    with ValkeyServer(port=free_port()) as valkey:
         settings = Settings(redis_url=valkey.connection_url, data_dir=tmp_path)
-        with serving(settings) as url, httpx.Client(base_url=url) as client:
+        with serving(settings) as url, httpx.Client(base_url=url, timeout=30) as client:
             job = client.post("/v1/generations", json={"prompt": "x"}).json()
             assert client.get(job["urls"]["get"]).json() == job

@@ -27,7 +27,7 @@ HOOK = {"url": "https://hooks.example/x", "events": ["completed"]}
 def with_secret(redis_url: str, tmp_path: Path) -> Iterator[httpx.Client]:
     """A client of a server whose settings have a secret."""
     settings = Settings(redis_url=redis_url, data_dir=tmp_path, webhook_secret=SecretStr("s" * 32))
-    with serving(settings) as url, httpx.Client(base_url=url) as client:
+    with serving(settings) as url, httpx.Client(base_url=url, timeout=30) as client:
         yield client
 
 

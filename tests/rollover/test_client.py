@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from rollover import AsyncClient, Client
 from rollover import client as client_module
 from rollover.display import quote_lines
 from tests.app.hand import PNG, Hand, beat
+from tests.ports import nobody
 from tests.rollover.unreliable import HTML, busy, unreliable
 
 Hands = Callable[[str], Hand]
@@ -245,13 +245,12 @@ def test_an_unknown_job_is_not_found(client: Client) -> None:
 
 
 def test_a_server_that_is_not_there() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
     with (
-        Client(f"http://127.0.0.1:{port}") as nobody,
+        nobody() as port,
+        Client(f"http://127.0.0.1:{port}") as lost,
         pytest.raises(rollover.ConnectionFailedError) as failed,
     ):
-        nobody.models()
+        lost.models()
     assert f"127.0.0.1:{port}" in str(failed.value)
 
 

@@ -14,6 +14,7 @@ import pytest
 from app.webhooks.sending import Answer, Sender
 from outbound.posting import resolve
 from tests.app.webhooks.receiver import Receiver, receiving
+from tests.ports import nobody
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 NO_WAY = Answer(detail="The host has no address that webhooks may reach.")
@@ -131,9 +132,8 @@ def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_nobody_there() -> None:
-    with receiving() as receiver:
-        url = receiver.url
-    answer = post(Sender(LOOPBACK), url)
+    with nobody() as port:
+        answer = post(Sender(LOOPBACK), f"http://127.0.0.1:{port}/hook")
     assert answer.status_code is None
     assert answer.detail
     assert answer.detail.startswith("The connection failed: ")
