@@ -116,6 +116,7 @@ def test_ctrl_c_after_the_end_still_writes_the_result(
     moved.start()
     read_to(process, "(started)")
     process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED)  # a signal may come later than it is sent
     moved.finish()
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGCONT)
