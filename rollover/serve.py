@@ -89,6 +89,7 @@ class Stack:
     _children: list[Child] = field(default_factory=list[Child])
     _early: dict[str, int] = field(default_factory=dict[str, int])
     _lock: IO[str] | None = None
+    _port: socket.socket | None = None
     _socket_dir: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> Self:
@@ -138,11 +139,16 @@ class Stack:
         if self._socket_dir:
             self._socket_dir.cleanup()
             (self.settings.data_dir.resolve() / ADDRESS_FILE).unlink(missing_ok=True)
+        if self._port:
+            self._port.close()
         if self._lock:
             self._lock.close()
 
     def _start(self) -> None:
-        port = _free_port(self.settings)
+        self._port = port_of(self.settings)
+        port = self._port.getsockname()[1]
+        if sys.platform != "linux":
+            self._port.close()  # nobody could listen beside it
         self.url = f"http://{_bracketed(self.settings.host)}:{port}"
         data_dir = self.settings.data_dir.resolve()
         self._lock = _lock(data_dir)
@@ -308,23 +314,29 @@ def environment_of(settings: StackSettings, redis_url: str | None, port: int) ->
     }
 
 
-def _free_port(settings: StackSettings) -> int:
-    """The port to listen on. Raises :class:`StackError` where it is taken, or none."""
+def port_of(settings: StackSettings) -> socket.socket:
+    """A socket bound to the port that the API shall listen on; it does not listen itself.
+
+    While it is open Linux gives the port to nobody who asks for any: the API begins to listen seconds later,
+    and later again where it is started anew. Raises :class:`StackError` where the port is taken, or none.
+    """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OverflowError as error:
-            raise StackError(
-                f"There is no port {settings.port}: --port or ROLLOVER_PORT is up to 65535 (0: any free one)."
-            ) from error
-        except OSError as error:
-            raise StackError(
-                f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}. "
-                f"Stop what listens there, or choose another with --port or ROLLOVER_PORT (0: any free one)."
-            ) from error
-        return probe.getsockname()[1]
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((settings.host, settings.port))
+    except OverflowError as error:
+        bound.close()
+        raise StackError(
+            f"There is no port {settings.port}: --port or ROLLOVER_PORT is up to 65535 (0: any free one)."
+        ) from error
+    except OSError as error:
+        bound.close()
+        raise StackError(
+            f"Cannot listen on {settings.host} port {settings.port}: {error.strerror}. "
+            f"Stop what listens there, or choose another with --port or ROLLOVER_PORT (0: any free one)."
+        ) from error
+    return bound
 
 
 def _bracketed(host: str) -> str:

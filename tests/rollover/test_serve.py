@@ -16,7 +16,7 @@ import pytest
 
 from rollover import Client, RolloverError
 from rollover.processes import Child, Command
-from rollover.serve import Stack, StackError, StackSettings
+from rollover.serve import Stack, StackError, StackSettings, port_of
 from tests.conftest import ENDLESS
 from tests.models.conftest import make_flux
 
@@ -113,6 +113,16 @@ def test_a_port_in_use_is_named_and_nothing_is_started(short_dir: Path) -> None:
         with pytest.raises(StackError, match=rf"port {port}: Address already in use\..*ROLLOVER_PORT"):
             Stack(StackSettings(port=port, data_dir=short_dir), said.append).__enter__()
     assert said == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the Linux kernel")
+def test_a_port_found_free_is_the_apis_before_it_listens() -> None:
+    with port_of(StackSettings(port=0)) as held, socket.socket() as other:
+        address = held.getsockname()
+        with pytest.raises(OSError, match="Address already in use"):
+            other.bind(address)
+        with socket.create_server(address):  # as the API does
+            socket.create_connection(address).close()
 
 
 @pytest.mark.parametrize("port", [70000, -1])
