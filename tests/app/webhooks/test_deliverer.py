@@ -191,7 +191,8 @@ def test_deliveries_outlive_redis_and_go_on_when_it_is_back(short_dir: Path, tmp
             time.sleep(1.5)
             receiver.answers = [204]
             valkey.start()
-            assert settled(hand).status == "delivered"
+            # A try that was under way is noted nowhere: the next is when its claim ends.
+            assert settled(hand, within=60).status == "delivered"
 
 
 def test_what_is_sent_does_not_change_with_the_tries(queue: Callable[..., Hand]) -> None:
