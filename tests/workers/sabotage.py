@@ -1,5 +1,6 @@
 """An engine whose reward does, at one of its calls, what a test wrote into a file of the data directory."""
 
+import contextlib
 import json
 import os
 import signal
@@ -23,8 +24,16 @@ plan: Path | None = None
 
 
 def order(folder: Path, **plan: object) -> None:
-    """Have the reward do something at its call number `at`: `die`, `hang`, `fault` or `slow`."""
+    """Have the reward do something at its call number `at`: `die`, `hang`, `fault`, `slow` or `wait`."""
     (folder / FILE).write_text(json.dumps(plan))
+
+
+def ordered() -> dict[str, Any]:
+    """What stands in the file, which a test may take away at any moment."""
+    with contextlib.suppress(FileNotFoundError):
+        if plan:
+            return json.loads(plan.read_text())
+    return {}
 
 
 def engine(pipe: "Connection[Any, Any]", spec: Spec) -> None:
@@ -57,13 +66,13 @@ class Sabotaged(Brightness):
 
     def score(self, images: Tensor, prompt: str) -> Tensor:
         self.calls += 1
-        ordered = json.loads(plan.read_text()) if plan and plan.exists() else {}
-        if "slow" in ordered:
-            time.sleep(ordered["slow"])
-        if ordered.get("at") == self.calls:
-            if ordered.get("once") and plan:
+        told = ordered()
+        if "slow" in told:
+            time.sleep(told["slow"])
+        if told.get("at") == self.calls:
+            if told.get("once") and plan:
                 plan.unlink()
-            misbehave(ordered["how"])
+            misbehave(told["how"])
         return super().score(images, prompt)
 
 
@@ -73,5 +82,8 @@ def misbehave(how: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     elif how == "hang":
         time.sleep(3600)
+    elif how == "wait":
+        while ordered():
+            time.sleep(0.01)
     elif how == "fault":
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered", 700)
