@@ -26,7 +26,7 @@ def test_a_search_needs_no_disk_and_its_result_waits_for_one(desk: Desk, start: 
         levels = [event for event in desk.events(job) if isinstance(event, LevelEvent)]
         assert levels
         assert not any(level.preview_url for level in levels)
-    wait_for(lambda: desk.record(job).status.final, 40)
+    wait_for(lambda: desk.record(job).status.final)
     for each in (finished, job):
         record = desk.record(each)
         assert (record.status, record.attempts) == (Status.SUCCEEDED, 1)

@@ -30,7 +30,8 @@ def pid_of(desk: Desk, job: str) -> int:
 
 def test_a_killed_workers_job_is_taken_over_and_ends_well(desk: Desk, start: Start) -> None:
     workers = {process.pid: process for process in (start(), start())}
-    wait_for(lambda: desk.redis.scard(WORKERS_KEY) == 2)
+    # Both, or the time that one takes to load its model would count as the time to take over.
+    wait_for(lambda: are_ready(desk.redis) == [True, True])
     job = desk.submit(budget={"nfe": ENDLESS})
     wait_for(lambda: desk.record(job).progress.nfe_spent > 25)
     engine = engine_of(pid_of(desk, job))
@@ -79,7 +80,7 @@ def test_a_worker_restarted_between_two_jobs_leaves_both_whole(desk: Desk, start
         job = desk.submit()
         wait_for(lambda job=job: desk.record(job).status.final)
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(timeout=20) == 0
+        assert worker.wait(timeout=60) == 0
         record, events = desk.record(job), desk.events(job)
         assert (record.status, record.attempts) == (Status.SUCCEEDED, 1)
         assert [event.seq for event in events] == list(range(1, len(events) + 1))
@@ -95,7 +96,7 @@ def test_a_redis_that_dies_and_comes_back_stops_nothing(
     with Valkey(short_dir) as valkey, Redis.from_url(valkey.url, decode_responses=True) as redis:
         desk = Desk(redis, settings.model_copy(update={"redis_url": valkey.url}), runner)
         start(valkey.url)
-        wait_for(lambda: ready(redis))
+        wait_for(lambda: any(are_ready(redis)))
         jobs = [desk.submit(budget={"nfe": 2000}), desk.submit()]
         wait_for(lambda: desk.record(jobs[0]).progress.nfe_spent > 25)
         valkey.kill()
@@ -117,18 +118,18 @@ def test_a_worker_whose_redis_is_gone_still_stops_when_told(start: Start, short_
     with running_valkey(short_dir) as (server, url):
         worker = start(url)
         with Redis.from_url(url, decode_responses=True) as redis:
-            wait_for(lambda: ready(redis))
+            wait_for(lambda: any(are_ready(redis)))
         server.terminate()
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(timeout=20) in {0, 1}
+        assert worker.wait(timeout=60) in {0, 1}
         server.start()  # or its context could not stop it
 
 
-def ready(redis: Redis) -> bool:
-    """Whether a worker says so."""
+def are_ready(redis: Redis) -> list[bool]:
+    """Whether each worker says so."""
     names: Any = redis.smembers(WORKERS_KEY)
     beats: Any = [redis.get(worker_key(name)) for name in names]
-    return any('"ready"' in (beat or "") for beat in beats)
+    return ['"ready"' in (beat or "") for beat in beats]
 
 
 @pytest.mark.parametrize(
