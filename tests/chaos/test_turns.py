@@ -21,9 +21,11 @@ from contracts.resolution import accept
 from contracts.settings import Settings
 from tests.chaos.taker import ENDED
 from tests.chaos.valkey import Valkey
+from tests.workers.conftest import wait_for
 
 ROOT = Path(__file__).parents[2]
 TURNS = 8
+OWNERS = ("key_a", "key_b", "key_c")
 
 
 @contextmanager
@@ -46,7 +48,7 @@ def submitting(settings: Settings) -> Iterator[list[str]]:
                 if ended.wait(0.01):
                     return
 
-    threads = [threading.Thread(target=submit, args=[owner]) for owner in ("key_a", "key_b", "key_c")]
+    threads = [threading.Thread(target=submit, args=[owner]) for owner in OWNERS]
     for thread in threads:
         thread.start()
     try:
@@ -84,6 +86,12 @@ def places(redis: Any) -> list[str]:  # noqa: ANN401 (its types cover the async 
     return sorted([*itertools.chain(*lists), *behind])
 
 
+def leave_some(acknowledged: list[str]) -> None:
+    """Wait until a job was submitted that nobody is there to take any more."""
+    before = len(acknowledged) + len(OWNERS)  # each may have one under way, which was taken
+    wait_for(lambda: len(acknowledged) > before)
+
+
 def disturb(valkey: Valkey, takers: list[subprocess.Popen[bytes]], chosen: random.Random) -> None:
     """Kill takers, and now and then the store, and start them again."""
     for turn in range(1, TURNS + 1):
@@ -99,13 +107,16 @@ def disturb(valkey: Valkey, takers: list[subprocess.Popen[bytes]], chosen: rando
 
 def test_no_acknowledged_job_leaves_the_line_but_to_a_taker(short_dir: Path) -> None:
     with Valkey(short_dir) as valkey, Redis.from_url(valkey.url, decode_responses=True) as redis:
-        with submitting(Settings(redis_url=valkey.url)) as acknowledged:
+        # Where takers take long to start, more wait than a server takes by default.
+        with submitting(Settings(redis_url=valkey.url, max_queue=1_000_000)) as acknowledged:
             takers = [taker(valkey.url) for _ in range(2)]
             try:
                 disturb(valkey, takers, random.Random(0))  # noqa: S311 -- to be repeated, not to be secret
+                wait_for(lambda: redis.llen(ENDED))
             finally:
                 for each in takers:
                     end(each)
+            leave_some(acknowledged)
         found = places(redis)
         assert len(found) == len(set(found))
         assert set(acknowledged) <= set(found)
