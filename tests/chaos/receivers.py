@@ -28,9 +28,9 @@ class Receivers:
         self._good = self._open.enter_context(receiving())
         slow = self._open.enter_context(receiving())
         slow.answers = [slow.hang]
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            dead = f"http://127.0.0.1:{free.getsockname()[1]}/"
+        unheard = self._open.enter_context(socket.socket())
+        unheard.bind(("127.0.0.1", 0))  # and kept, or another program's receiver might be given the port
+        dead = f"http://127.0.0.1:{unheard.getsockname()[1]}/"
         self.urls: Iterator[str] = cycle([self._good.url, slow.url, dead])
         return self
 

@@ -122,27 +122,31 @@ def redis_url(user: str, place: str) -> str:
     return f"rediss://{user}:SECRET@{place}/0?{options}"
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+@contextmanager
+def free_port() -> Iterator[int]:
+    """A port for a server to come. It is bound meanwhile, so that no other program is given it."""
+    with socket.socket() as kept:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        yield kept.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
 def deployment(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    folder, port = tmp_path_factory.mktemp("acl"), free_port()
-    (folder / "users.acl").write_text(f"{users()}user admin on >x ~* &* +@all\n")
-    environment = {
-        **os.environ,
-        "ROLLOVER_DATA_DIR": str(folder),
-        "ROLLOVER_PORT": str(port),
-        "ROLLOVER_MODEL_PATHS": f"shapes={tiny_model}",
-        "ROLLOVER_DEVICE": "cpu",
-        "ROLLOVER_MAX_NFE": str(ENDLESS),
-        "ROLLOVER_WEBHOOK_NETWORKS": "127.0.0.0/8",
-        "OMP_NUM_THREADS": "1",
-    }
+    folder = tmp_path_factory.mktemp("acl")
     with ExitStack() as exits:
+        port = exits.enter_context(free_port())
+        (folder / "users.acl").write_text(f"{users()}user admin on >x ~* &* +@all\n")
+        environment = {
+            **os.environ,
+            "ROLLOVER_DATA_DIR": str(folder),
+            "ROLLOVER_PORT": str(port),
+            "ROLLOVER_MODEL_PATHS": f"shapes={tiny_model}",
+            "ROLLOVER_DEVICE": "cpu",
+            "ROLLOVER_MAX_NFE": str(ENDLESS),
+            "ROLLOVER_WEBHOOK_NETWORKS": "127.0.0.0/8",
+            "OMP_NUM_THREADS": "1",
+        }
         short = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="valkey-")))
         valkey = exits.enter_context(Valkey(short, ADMIN, aclfile=str(folder / "users.acl")))
         place = exits.enter_context(tunnel(short / "valkey.sock"))
@@ -183,7 +187,7 @@ def use_everything(client: Client, deployment: Deployment, headers: dict[str, st
     client.delete(waiting)
     client.cancel(running)
     client.wait(running, within=60)
-    with httpx.Client(base_url=deployment.url, headers=headers) as http:
+    with httpx.Client(base_url=deployment.url, headers=headers, timeout=60) as http:
         for path in ("/v1/generations", "/v1/models", "/metrics", "/readyz", "/v1/webhooks/secret"):
             assert http.get(path).status_code == 200, path
         assert http.post("/v1/quotes", json={"prompt": "a red circle"}).status_code == 200
