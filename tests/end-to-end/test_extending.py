@@ -98,7 +98,7 @@ def test_the_api_tells_of_it(stack: Stack, client: Client) -> None:
     told = listed["redness"]
     assert (told["minimum"], told["maximum"], told["differentiable"]) == (0.0, 1.0, True)
     assert (told["licence"], told["available"], told["title"][:6]) == ("MIT", True, "How mu")
-    schema = httpx.get(f"{stack.url}/openapi.json", trust_env=False).json()
+    schema = httpx.get(f"{stack.url}/openapi.json", trust_env=False, timeout=60).json()
     assert "redness" in json.dumps(schema["components"]["schemas"]["RewardTermRequest"])
 
 

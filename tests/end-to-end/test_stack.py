@@ -38,6 +38,15 @@ def until(client: Client, job_id: str, nfe: int) -> None:
     wait_for(lambda: client.get(job_id).progress.nfe_spent >= nfe)
 
 
+def logged(stack: Stack, program: str) -> list[dict[str, Any]]:
+    """The lines of a program's log that are whole."""
+    text = (stack.settings.data_dir / "logs" / f"{program}.log").read_text()
+    # Libraries written in C++ say what they have to say in their own way.
+    return [
+        json.loads(line) for line in text.splitlines(keepends=True) if line[:1] == "{" and line[-1] == "\n"
+    ]
+
+
 def test_from_prompt_to_picture(client: Client) -> None:
     job = client.wait(submit(client).id, within=60)
     assert job.status == "succeeded", job.error
@@ -114,7 +123,7 @@ def test_other_strategies(client: Client, strategy: str) -> None:
 def test_a_request_is_found_in_every_log_until_its_job_has_ended(stack: Stack, client: Client) -> None:
     body = {"prompt": "a red circle", "reward": "brightness", "held_out": [], "budget": {"nfe": ENDLESS}}
     headers = {"X-Request-Id": "followed-1"}
-    job = httpx.post(f"{stack.url}/v1/generations", json=body, headers=headers).json()["id"]
+    job = httpx.post(f"{stack.url}/v1/generations", json=body, headers=headers, timeout=60).json()["id"]
     until(client, job, 30)
     engine = engine_of(stack.pids["worker-shapes"])
     assert engine
@@ -122,22 +131,26 @@ def test_a_request_is_found_in_every_log_until_its_job_has_ended(stack: Stack, c
     wait_for(lambda: client.get(job).raw["attempts"] == 2)
     client.cancel(job)
     assert client.wait(job, within=120).status == "canceled"
-    logs = stack.settings.data_dir / "logs"
-    texts = [(logs / f"{name}.log").read_text().splitlines() for name in ("api", "worker-shapes")]
-    # Libraries written in C++ say what they have to say in their own way.
-    api, worker = [[json.loads(line) for line in lines if line[:1] == "{"] for lines in texts]
-    [submitted] = [line for line in api if line.get("request") == "followed-1"]
+    [submitted] = [line for line in logged(stack, "api") if line.get("request") == "followed-1"]
     assert submitted["generation"] == job
-    told = [line for line in worker if line.get("generation") == job]
-    assert {line["request"] for line in told} == {"followed-1"}
-    said = {(line["logger"], line["attempt"], line["message"].split(" after")[0]) for line in told}
-    assert {
+
+    def told() -> list[dict[str, Any]]:
+        return [line for line in logged(stack, "worker-shapes") if line.get("generation") == job]
+
+    awaited = {
         ("workers.execution", 1, "begins"),
         ("workers.supervisor", 1, "execution lost"),
         ("workers.execution", 2, "begins"),
         ("workers.execution", 2, "ended as canceled"),
         ("workers.supervisor", 2, "execution done"),
-    } <= said
+    }
+
+    def said() -> set[tuple[str, int, str]]:
+        return {(line["logger"], line["attempt"], line["message"].split(" after")[0]) for line in told()}
+
+    # The end is logged once it is written, and so after a client may have seen it.
+    wait_for(lambda: awaited <= said())
+    assert {line["request"] for line in told()} == {"followed-1"}
 
 
 def test_a_search_is_compared_and_then_goes_on(client: Client) -> None:

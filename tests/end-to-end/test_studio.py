@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -98,7 +99,8 @@ def until(page: Chrome, selector: str, text: str = "") -> WebElement:
         found = driver.find_elements(By.CSS_SELECTOR, selector)
         return next((each for each in found if each.is_displayed() and re.search(text, each.text)), None)
 
-    found = WebDriverWait(page, 60).until(look)
+    # The page may replace an element between two looks at it.
+    found = WebDriverWait(page, 60, ignored_exceptions=[StaleElementReferenceException]).until(look)
     assert found
     return found
 
@@ -136,7 +138,8 @@ def test_a_search_from_the_form_to_its_picture(page: Chrome, client: Client) -> 
     assert shown["NFE"] == "60 of 60"
     assert shown["seed"] == "3"
     assert float(shown["final reward"]) > float(shown["first reward"])
-    assert len(page.find_elements(By.CSS_SELECTOR, "#chart circle")) == 60
+    # The chart is drawn with the browser's next frame.
+    WebDriverWait(page, 30).until(lambda _: len(page.find_elements(By.CSS_SELECTOR, "#chart circle")) == 60)
     job = client.get(page.current_url.rpartition("#")[2])
     assert job.result
     assert float(shown["final reward"]) == pytest.approx(job.result.images[0].reward, rel=1e-3)

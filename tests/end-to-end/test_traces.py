@@ -56,7 +56,7 @@ def test_one_trace_goes_from_the_callers_request_to_the_levels(stack: Stack, col
         levels = [event.data for event in client.events(job) if event.type == "level"]
     # Each program sends its spans in its own time.
     sent = {"request", "queue", "execution", "search", "load", "level", "store"}
-    wait_for(lambda: sent <= {span.name for _, span in collector.of(TRACE)}, 60)
+    wait_for(lambda: sent <= {span.name for _, span in collector.of(TRACE)})
     found = collector.of(TRACE)
     by_name = {span.name: span for _, span in found}
     parents = {name: by_name[name].parent_span_id for name in by_name}
@@ -101,7 +101,7 @@ def test_the_execution_of_a_killed_engine_is_traced_all_the_same(stack: Stack, c
     def endings() -> list[str]:
         return [facts(span)["ending"] for _, span in collector.of(trace) if span.name == "execution"]
 
-    wait_for(lambda: len(endings()) == 2, 30)
+    wait_for(lambda: len(endings()) == 2)
     assert endings() == ["lost", "done"]
 
 
