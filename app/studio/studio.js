@@ -262,10 +262,14 @@ async function save(path, name) {
 
 // ---- what was searched before ----
 
+let lists = 0;
 async function loadRecent() {
+  const mine = ++lists; // one that was asked for later may come sooner
   const { data } = await get("/v1/generations?limit=12");
+  if (mine !== lists) return;
   release(pictures.recent);
   const entries = await Promise.all(data.map(recent));
+  if (mine !== lists) return;
   $("recent").replaceChildren(...(entries.length ? entries : [Object.assign(item("Nothing yet."), { className: "none" })]));
 }
 

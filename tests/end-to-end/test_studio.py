@@ -28,6 +28,17 @@ FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --window-size=1100,1400"
 )
+HOLD = """
+const ask = window.fetch;
+window.fetch = async (path, ...more) => {
+  const answer = await ask(path, ...more);
+  if (!window.goOn && path.includes("limit=")) await new Promise((goOn) => (window.goOn = goOn));
+  return answer;
+};
+"""
+"""Holds up the next answer with a list."""
+ROUTE = "dispatchEvent(new HashChangeEvent('hashchange'));"
+GO_ON = "const [end] = arguments; goOn(); fetch('/v1/models').then(() => fetch('/v1/models')).then(end);"
 pytestmark = pytest.mark.skipif(not (DRIVER and BROWSER), reason="needs chromium and chromedriver")
 
 
@@ -176,6 +187,20 @@ def test_a_prompt_is_text_and_never_markup(page: Chrome, client: Client) -> None
     until(page, "#status", "^succeeded$")
     until(page, "#delete").click()
     WebDriverWait(page, 30).until(lambda _: job.id not in page.current_url + page.page_source)
+
+
+def test_a_list_that_comes_late_does_not_replace_a_newer_one(page: Chrome, client: Client) -> None:
+    job = client.wait(client.submit("gone", reward="brightness", nfe=60, held_out=[]).id, within=60)
+    page.refresh()
+    link = "#recent a[href$='" + job.id + "']"
+    until(page, link)
+    page.execute_script(HOLD + ROUTE)
+    WebDriverWait(page, 30).until(lambda _: page.execute_script("return Boolean(window.goOn)"))
+    client.delete(job.id)
+    page.execute_script(ROUTE)
+    WebDriverWait(page, 30).until(lambda _: not page.find_elements(By.CSS_SELECTOR, link))
+    page.execute_async_script(GO_ON)
+    assert not page.find_elements(By.CSS_SELECTOR, link)
 
 
 def test_the_image_that_is_chosen_is_sent(editing: Chrome, editors: str, photo: Path) -> None:
