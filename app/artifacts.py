@@ -15,6 +15,8 @@ from contracts.artifacts import options, replace_file
 THREADS = 16
 PATIENCE = 15.0
 """Seconds after which a store that does not answer counts as away."""
+TRIES = 10
+"""At removing a folder that another removes files of."""
 T = TypeVar("T")
 
 
@@ -71,7 +73,13 @@ class Artifacts:
 
     def emptied(self, path: str) -> None:
         """Remove a folder and see that it is gone: s3fs is silent about objects that S3 does not let go."""
-        self.filesystem.rm(path, recursive=True)
+        for _ in range(TRIES):
+            try:
+                self.filesystem.rm(path, recursive=True)
+                break
+            except FileNotFoundError:  # the folder, or a file in it that an engine swept meanwhile
+                if not self.filesystem.exists(path):
+                    return
         if left := self.filesystem.find(path):
             raise OSError(f"{len(left)} files cannot be removed")
 

@@ -85,3 +85,27 @@ def test_a_job_is_not_forgotten_while_the_store_keeps_files_of_it(
         asyncio.run(store.remove("job"))
     assert caught.value.code == "storage_unavailable"
     store.close()
+
+
+def test_a_folder_goes_whole_though_another_removes_files_of_it_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "gen"
+    folder.mkdir()
+    files = [folder / name for name in "abc"]
+    for file in files:
+        file.touch()
+    store = artifacts.Artifacts(str(tmp_path))
+    remove = store.filesystem.rm
+
+    def beside_another(path: str, *, recursive: bool) -> None:
+        if files:
+            files.pop().unlink()
+            raise FileNotFoundError(path)
+        remove(path, recursive=recursive)
+
+    monkeypatch.setattr(store.filesystem, "rm", beside_another)
+    asyncio.run(store.remove("gen"))
+    assert not folder.exists()
+    asyncio.run(store.remove("gen"))  # and what is gone may go again
+    store.close()
