@@ -83,7 +83,9 @@ function uncomplain() {
 const item = (text) => Object.assign(document.createElement("li"), { textContent: text });
 
 let quoting = 0;
+let quotes = 0; // what is told of an earlier form is not of this one
 function quoteSoon() {
+  quotes++;
   clearTimeout(quoting);
   quoting = setTimeout(quote, 300);
 }
@@ -92,17 +94,20 @@ async function quote() {
   uncomplain();
   $("quote").value = "";
   if (!form.checkValidity()) return;
+  const mine = quotes;
   try {
     const { expected_seconds: seconds, queue } = await post("/v1/quotes", await submission());
+    if (mine !== quotes) return;
     const wait = queue.position ? `, after ${queue.position} waiting` : "";
     $("quote").value = seconds === null ? "" : `about ${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s${wait}`;
   } catch (error) {
-    complain(error);
+    if (mine === quotes) complain(error);
   }
 }
 
 async function submit(event) {
   event.preventDefault();
+  quotes++;
   clearTimeout(quoting);
   uncomplain();
   try {

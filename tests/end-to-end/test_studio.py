@@ -29,14 +29,20 @@ FLAGS = (
     "--disable-component-update --disable-sync --window-size=1100,1400"
 )
 HOLD = """
-const ask = window.fetch;
+const [route] = arguments, ask = window.fetch;
+window.answers = 0;
 window.fetch = async (path, ...more) => {
   const answer = await ask(path, ...more);
-  if (!window.goOn && path.includes("limit=")) await new Promise((goOn) => (window.goOn = goOn));
+  if (path.includes(route) && !window.answers++) await new Promise((goOn) => (window.goOn = goOn));
   return answer;
 };
 """
-"""Holds up the next answer with a list."""
+"""Holds up the next answer of a route, and counts them."""
+FORM = """
+[prompt.value, nfe.value] = arguments;
+nfe.dispatchEvent(new Event("input", { bubbles: true }));
+"""
+"""Fills in at once: whoever types may be held up, and be answered in between."""
 ROUTE = "dispatchEvent(new HashChangeEvent('hashchange'));"
 GO_ON = "const [end] = arguments; goOn(); fetch('/v1/models').then(() => fetch('/v1/models')).then(end);"
 pytestmark = pytest.mark.skipif(not (DRIVER and BROWSER), reason="needs chromium and chromedriver")
@@ -114,6 +120,11 @@ def until(page: Chrome, selector: str, text: str = "") -> WebElement:
     found = WebDriverWait(page, 60, ignored_exceptions=[StaleElementReferenceException]).until(look)
     assert found
     return found
+
+
+def answered(page: Chrome, count: int) -> None:
+    """Wait until so many answers have come since HOLD, the first of them held up."""
+    WebDriverWait(page, 30).until(lambda _: page.execute_script("return window.answers") >= count)
 
 
 def fill(page: Chrome, **fields: str) -> None:
@@ -194,13 +205,23 @@ def test_a_list_that_comes_late_does_not_replace_a_newer_one(page: Chrome, clien
     page.refresh()
     link = "#recent a[href$='" + job.id + "']"
     until(page, link)
-    page.execute_script(HOLD + ROUTE)
-    WebDriverWait(page, 30).until(lambda _: page.execute_script("return Boolean(window.goOn)"))
+    page.execute_script(HOLD + ROUTE, "/v1/generations?limit=")
+    answered(page, 1)
     client.delete(job.id)
     page.execute_script(ROUTE)
     WebDriverWait(page, 30).until(lambda _: not page.find_elements(By.CSS_SELECTOR, link))
     page.execute_async_script(GO_ON)
     assert not page.find_elements(By.CSS_SELECTOR, link)
+
+
+def test_a_refusal_that_comes_late_says_nothing_of_what_was_mended(page: Chrome) -> None:
+    page.execute_script(HOLD, "/v1/quotes")
+    page.execute_script(FORM, "a red circle", 1)
+    answered(page, 1)
+    page.execute_script(FORM, "a red circle", 200)
+    answered(page, 2)
+    page.execute_async_script(GO_ON)
+    assert not page.find_element(By.ID, "problems").is_displayed()
 
 
 def test_the_image_that_is_chosen_is_sent(editing: Chrome, editors: str, photo: Path) -> None:
