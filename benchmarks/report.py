@@ -78,6 +78,9 @@ DIFFERENCES: Mapping[str, Sequence[tuple[Searches, Searches]]] = {
         for method in MAIN
         if method not in ("base", PLAINEST)
     ],
+    "The default over those that lead": [
+        ((name, nfe), (OURS, nfe)) for nfe in BUDGETS for name in LEADING if name != OURS
+    ],
     "Another path or kernel": [
         ((name.rpartition(", ")[0], nfe), (name, nfe)) for nfe in BUDGETS for name in KERNELS
     ],
