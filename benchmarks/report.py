@@ -51,7 +51,7 @@ PREFACE = """# search
 Made by `python -m benchmarks.search` from benchmarks/results/search.csv; [search.md](../search.md) says what
 is compared. Its cells, by precision and the digest of code and weights that made them: {cells}; those in
 float32 were last checked under {checked}. A search made in several precisions counts as the most precise;
-what tf32 changes stands at the end.
+what the other precisions change stands at the end.
 Mean ± standard error over prompts, all methods of a table on the same prompts and seeds."""
 IMAGES = TABLES.parent / "images"
 LINES = {
