@@ -307,6 +307,6 @@ def plot_diversity(done: Cells, path: Path) -> None:
     bars = {name: mean_and_error(own) for name, own in spreads.items() if len(own) >= LEAST}
     for name, (mean, error) in bars.items():
         panel.barh(name, mean, xerr=error, color="C3" if name == OURS else "C7")
-    panel.set(xlabel="distance between two seeds, 100 NFE", xlim=(0, None))
+    panel.set(xlabel="distance (100 NFE)", xlim=(0, None))
     panel.invert_yaxis()
     figure.savefig(path, dpi=110)
