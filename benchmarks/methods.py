@@ -105,7 +105,7 @@ LEADING = (
     "local search at t = 1",
     "best_of_n, 10 steps",
 )
-"""Those of which there are three seeds of each prompt."""
+"""Those that further seeds of each prompt go to first."""
 VARIED = ("rbf", "rbf, upstream", "svdd", "best_of_n, 1 step")
 RIVALLING = ("rbf", "svdd", "svdd, 1 chain", "code", "smc", "evolution", "local search at t = 1", *RIVALS)
 ORDER = (

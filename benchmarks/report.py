@@ -33,7 +33,7 @@ from benchmarks.tables import TABLES, mean_and_error, shown, table
 OURS = "rbf"
 GROUPS: Mapping[str, tuple[range, Sequence[str]]] = {
     "All strategies": (TABLE, [*MAIN]),
-    "The leading, several seeds of each prompt": (TABLE, LEADING),
+    "Those that lead, on all their seeds": (TABLE, LEADING),
     "Paths and kernels": (TABLE, [OURS, LARGE_NAME, "svdd", "smc", *KERNELS]),
     "Settings, on the prompts they were chosen on": (
         CHOSEN_ON,

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import socket
 import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.app.webhooks.receiver import receiving
+from tests.ports import nobody
 
 SETTINGS = {
     "ROLLOVER_WEBHOOK_NETWORKS": "127.0.0.0/8",
@@ -28,9 +28,7 @@ class Receivers:
         self._good = self._open.enter_context(receiving())
         slow = self._open.enter_context(receiving())
         slow.answers = [slow.hang]
-        unheard = self._open.enter_context(socket.socket())
-        unheard.bind(("127.0.0.1", 0))  # and kept, or another program's receiver might be given the port
-        dead = f"http://127.0.0.1:{unheard.getsockname()[1]}/"
+        dead = f"http://127.0.0.1:{self._open.enter_context(nobody())}/"
         self.urls: Iterator[str] = cycle([self._good.url, slow.url, dead])
         return self
 

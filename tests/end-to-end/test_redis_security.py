@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import re
-import socket
 import ssl
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from rollover import Client
 from tests.app.webhooks.receiver import Receiver, receiving
 from tests.chaos.valkey import Valkey
 from tests.conftest import ENDLESS
+from tests.ports import free_port
 from tests.workers.conftest import wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -122,20 +122,11 @@ def redis_url(user: str, place: str) -> str:
     return f"rediss://{user}:SECRET@{place}/0?{options}"
 
 
-@contextmanager
-def free_port() -> Iterator[int]:
-    """A port for a server to come. It is bound meanwhile, so that no other program is given it."""
-    with socket.socket() as kept:
-        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        kept.bind(("127.0.0.1", 0))
-        yield kept.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def deployment(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     folder = tmp_path_factory.mktemp("acl")
     with ExitStack() as exits:
-        port = exits.enter_context(free_port())
+        port = free_port()
         (folder / "users.acl").write_text(f"{users()}user admin on >x ~* &* +@all\n")
         environment = {
             **os.environ,
