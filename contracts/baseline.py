@@ -5,7 +5,7 @@ from contracts.search import BestOfNParams
 
 
 def baseline_of(request: ResolvedRequest, nfe: int | None = None) -> ResolvedRequest:
-    """Return best-of-n with the model, rewards, seed and steps of a search.
+    """Return plain best-of-n with the model, rewards, seed and steps of a search: without its guidance.
 
     Args:
         request: of the search.
@@ -16,6 +16,7 @@ def baseline_of(request: ResolvedRequest, nfe: int | None = None) -> ResolvedReq
     return request.model_copy(
         update={
             "search": BestOfNParams(steps=steps),
+            "sampler": request.sampler.model_copy(update={"reward_guidance": 0.0}),
             "budget": Budget(nfe=max(spent // steps, 1) * steps),
             "num_images": 1,
             "baseline": False,

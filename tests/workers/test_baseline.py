@@ -53,6 +53,16 @@ def test_it_is_best_of_n_at_the_same_nfe(desk: Desk) -> None:
     assert 0 < spent.seconds.model + spent.seconds.decode + spent.seconds.reward <= spent.seconds.total
 
 
+def test_a_guided_search_is_compared_with_an_unguided_one(desk: Desk) -> None:
+    guided = BODY | {"sampler": BODY["sampler"] | {"reward_guidance": 30.0}}
+    plain = desk.run(**BODY, search={"strategy": "best_of_n"})
+    record = desk.run(**guided, search={"strategy": "best_of_n"}, baseline=True)
+    result, baseline, usage, spent = compared(record)
+    assert plain.result
+    assert baseline.image.sha256 == plain.result.images[0].sha256 != result.images[0].sha256
+    assert usage.gradients > spent.gradients == 0
+
+
 def test_the_stream_and_the_trace_are_the_searchs(desk: Desk) -> None:
     search, record = desk.run(**BODY), desk.run(**BODY, baseline=True)
     assert story(desk, record.id) == story(desk, search.id)
