@@ -1,6 +1,6 @@
 """`python -m benchmarks`: every benchmark, in turn."""
 
-from benchmarks import load, loops, overhead, quality, search, sizing
+from benchmarks import compare, load, loops, overhead, quality, search, sizing
 
 if __name__ == "__main__":
     quality.main([])
@@ -9,3 +9,4 @@ if __name__ == "__main__":
     load.main([])
     sizing.main()
     search.main([])
+    compare.main([])
