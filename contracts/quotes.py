@@ -1,7 +1,4 @@
-"""What a submission would do and take, told without running it.
-
-The arithmetic of the plan repeats that of `sampling`, which this package may not import: a test holds it.
-"""
+"""What a submission would do and take, told without running it."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -12,32 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.baseline import baseline_of, reserved_nfe
 from contracts.jobs import Record, eta, now
+from contracts.plans import NfePlan, plan_of
 from contracts.requests import ResolvedRequest
-from contracts.search import BaseParams, BestOfNParams, RbfParams
 
 
 class Part(BaseModel):
     """Base of the parts of a quote."""
 
     model_config = ConfigDict(frozen=True)
-
-
-class NfePlan(Part):
-    """How a budget is laid out: the initial noises, then levels x chains x draws, then a finish; or runs.
-
-    What is null does not apply, or is found by the search as it goes.
-    """
-
-    nfe: int = Field(description="the search spends so much, or less where something ends it earlier")
-    nfe_unused: int = Field(description="left of the budget, too little for a run or a round")
-    initial_noises: int | None = Field(default=None, description="scored before the first level")
-    chains: int | None = None
-    levels: int | None = Field(default=None, description="at which each chain draws")
-    quota: int | None = Field(default=None, description="draws of a chain at a level, before any roll over")
-    shares: tuple[int, ...] | None = Field(default=None, description="draws of each chain in all")
-    finish_steps: int | None = None
-    runs: int | None = Field(default=None, description="independent runs, of `steps` each")
-    steps: int | None = None
 
 
 class Pace(Part):
@@ -81,38 +60,6 @@ class Quote(Part):
     nfe_per_second: float | None = Field(description="of one worker, over recent jobs; null: none yet")
     expected_seconds: float | None = Field(description="of search and baseline; null: no rate measured yet")
     queue: QueueView
-
-
-def plan_of(request: ResolvedRequest) -> NfePlan:
-    """Lay out a budget as the strategy will."""
-    if isinstance(request.search, RbfParams):
-        return rbf_plan(request, request.search)
-    budget = request.budget.nfe
-    if isinstance(request.search, BaseParams | BestOfNParams):
-        steps = request.search.minimum_nfe(request.sampler)
-        runs = 1 if isinstance(request.search, BaseParams) else budget // steps
-        return NfePlan(nfe=runs * steps, nfe_unused=budget - runs * steps, runs=runs, steps=steps)
-    return NfePlan(nfe=budget, nfe_unused=0)
-
-
-def rbf_plan(request: ResolvedRequest, search: RbfParams) -> NfePlan:
-    """Lay out the budget of Rollover Budget Forcing (`sampling.strategies.rbf.Rbf.plan`)."""
-    chains, pool_nfe = search.chains, search.pool_nfe
-    left = request.budget.nfe - pool_nfe - search.finish
-    planned = request.budget.nfe if search.plan_nfe is None else search.plan_nfe
-    spend = (left - 1) // chains * chains if search.upstream else left
-    share, more = divmod(spend, chains)
-    laid_out = search.levels(request.sampler)
-    return NfePlan(
-        nfe=pool_nfe + spend + search.finish,
-        nfe_unused=left - spend,
-        initial_noises=search.pool,
-        chains=chains,
-        levels=laid_out - search.upstream,
-        quota=(planned - pool_nfe - search.finish) // (laid_out * chains),
-        shares=tuple(share + (index < more) for index in range(chains)),
-        finish_steps=search.finish,
-    )
 
 
 def quote(

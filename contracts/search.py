@@ -232,6 +232,11 @@ class SopParams(StrategyParams):
         """Whether rounds come to an end: `back` exceeds `forward` by .01 or more."""
         return self.back - self.forward >= 0.01 - ROUNDING
 
+    @property
+    def rounds(self) -> int:
+        """Rounds until t = 0, that of the initial noises included."""
+        return 1 + math.ceil((1 - self.back) / (self.back - self.forward) - ROUNDING)
+
     def candidate_nfe(self, sampler: Sampler) -> int:
         """NFE of one way down."""
         del sampler
@@ -242,8 +247,7 @@ class SopParams(StrategyParams):
         del sampler
         if not self.apart:
             return 1  # refused on its own account
-        rounds = 1 + math.ceil((1 - self.back) / (self.back - self.forward) - ROUNDING)
-        return rounds * self.paths * self.steps
+        return self.rounds * self.paths * self.steps
 
 
 class SmcParams(StrategyParams):

@@ -176,16 +176,7 @@ def _baseline_lines(baseline: Baseline) -> list[tuple[str, str]]:
 def quote_lines(quote: dict[str, Any]) -> str:
     """A quote, for a person."""
     plan, queue = quote["plan"], quote["queue"]
-    layout = "as the search goes"
-    if plan["runs"] is not None:
-        layout = f"{plan['runs']} runs of {plan['steps']} steps"
-    elif plan["levels"] is not None:
-        chains = "1 chain" if plan["chains"] == 1 else f"{plan['chains']} chains"
-        layout = (
-            f"{plan['initial_noises']} initial noises, {plan['levels']} levels x {chains} "
-            f"x {plan['quota']} draws, {plan['finish_steps']} to finish"
-        )
-    lines = [("NFE", f"{plan['nfe']} of {quote['request']['budget']['nfe']}"), ("plan", layout)]
+    lines = [("NFE", f"{plan['nfe']} of {quote['request']['budget']['nfe']}"), ("plan", _layout(plan))]
     if baseline := quote.get("baseline"):
         lines.append(("best-of-n", f"{baseline['runs']} runs of {baseline['steps']} steps on top"))
     lines += [
@@ -194,6 +185,22 @@ def quote_lines(quote: dict[str, Any]) -> str:
         ("queue wait", _estimate(queue["wait_seconds"])),
     ]
     return "\n".join(f"{name:<14} {value}" for name, value in lines)
+
+
+def _layout(plan: dict[str, Any]) -> str:
+    if plan["runs"] is not None:
+        return f"{plan['runs']} runs of {plan['steps']} steps"
+    # A server from before this field laid out only runs and levels of rbf.
+    if (draws := plan.get("draws")) is not None:
+        rounds = f"{sum(draws)} draws in {len(draws)} rounds"
+        return f"{rounds}, {plan['finish_steps']} to finish" if plan["finish_steps"] else rounds
+    if plan["levels"] is None:
+        return "as the search goes"
+    chains = "1 chain" if plan["chains"] == 1 else f"{plan['chains']} chains"
+    return (
+        f"{plan['initial_noises']} initial noises, {plan['levels']} levels x {chains} "
+        f"x {plan['quota']} draws, {plan['finish_steps']} to finish"
+    )
 
 
 def _estimate(seconds: float | None) -> str:

@@ -49,6 +49,7 @@ def test_a_quote_resolves_and_plans_without_running(client: httpx.Client, redis:
         "levels": 9,
         "quota": 26,
         "shares": [236, 235],
+        "draws": None,
         "finish_steps": 4,
         "runs": None,
         "steps": None,
@@ -57,6 +58,34 @@ def test_a_quote_resolves_and_plans_without_running(client: httpx.Client, redis:
     assert answer["expected_seconds"] is None
     assert answer["queue"] == {"position": 0, "workers": 0, "wait_seconds": None}
     assert redis.keys("*") == []
+
+
+@pytest.mark.parametrize(
+    ("search", "nfe", "told"),
+    [
+        ({"strategy": "zero_order"}, 105, {"nfe": 100, "draws": [4, 4, 2], "steps": 10, "finish_steps": 0}),
+        ({"strategy": "sop"}, 101, {"nfe": 100, "draws": [4, 3, 3, 3, 3, 3, 3, 3], "steps": 4}),
+        ({"strategy": "smc"}, 99, {"nfe": 99, "levels": 10, "draws": [10] * 5 + [9] * 5, "finish_steps": 4}),
+        (
+            {"strategy": "svdd"},
+            99,
+            {"nfe": 99, "quota": 4, "shares": [48, 47], "draws": [10] * 7 + [9] + [8] * 2},
+        ),
+        (
+            {"strategy": "code"},
+            99,
+            {"nfe": 98, "chains": 2, "levels": 5, "quota": 4, "draws": [10, 10, 10, 9, 8]},
+        ),
+        ({"strategy": "evolution", "steps": 4}, 50, {"nfe": 48, "draws": [3, 2, 2, 2, 2], "finish_steps": 4}),
+    ],
+    ids=str,
+)
+def test_every_strategy_tells_what_it_will_spend(
+    client: httpx.Client, search: dict[str, Any], nfe: int, told: dict[str, Any]
+) -> None:
+    plan = quote(client, search=search, budget={"nfe": nfe})["plan"]
+    assert plan["nfe"] + plan["nfe_unused"] == nfe
+    assert {name: plan[name] for name in told} == told
 
 
 def test_time_comes_from_what_jobs_took(

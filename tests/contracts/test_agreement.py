@@ -1,19 +1,24 @@
 """The facts and the arithmetic repeated in contracts are those of the packages that do the work."""
 
+from collections import Counter
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from contracts.errors import InvalidRequestError
-from contracts.quotes import plan_of
-from contracts.resolution import accept
+from contracts.plans import plan_of
+from contracts.requests import ResolvedRequest
+from contracts.resolution import accept, needed_nfe
 from contracts.rewards import BUNDLED
 from contracts.search import STRATEGY_PARAMS, WALK
 from models import registry
 from models.rewards.protocol import Facts
+from sampling.problem import Problem, Scores
 from sampling.sampler import Sampler
 from sampling.strategies import STRATEGIES, make_strategy
+from tests.sampling.worlds import candidates, rounds
 
 SEARCHES = [
     {"strategy": "base"},
@@ -148,14 +153,38 @@ def test_a_quoted_plan_is_the_strategys(steps: int, nfe: int, search: dict[str, 
     assert quoted.nfe + quoted.nfe_unused == nfe
 
 
-@pytest.mark.parametrize(("search", "runs"), [({"strategy": "base"}, 1), ({"strategy": "best_of_n"}, 9)])
-def test_a_quoted_number_of_runs_is_the_strategys(search: dict[str, Any], runs: int) -> None:
-    resolved = accept({"prompt": "x", "budget": {"nfe": 95}, "search": search})
-    strategy: Any = make_strategy(resolved.search.strategy, resolved.search.model_dump(exclude={"strategy"}))
-    problem = SimpleNamespace(nfe=95, sampler=Sampler(**resolved.sampler.model_dump()))
-    quoted = plan_of(resolved)
-    assert quoted.runs == runs == strategy.runs(problem)
-    assert (quoted.nfe, quoted.nfe_unused) == (runs * 10, 95 - runs * 10)
+def made_of(resolved: ResolvedRequest) -> tuple[Problem, dict[str, Any]]:
+    """What a worker would search, on a model that costs next to nothing, and the strategy's parameters."""
+    verdicts = count()
+    made = Problem(
+        velocity=lambda x, t: x * t[:, None],
+        score=lambda x0: Scores([float(next(verdicts) * 7 % 11) for _ in x0], [{} for _ in x0], None),
+        shape=(1,),
+        seed=0,
+        nfe=resolved.budget.nfe,
+        sampler=Sampler(**resolved.sampler.model_dump()),
+    )
+    return made, resolved.search.model_dump(exclude={"strategy"})
+
+
+@pytest.mark.parametrize(("steps", "search"), with_steps(((2,), (4,), (7,)), SEARCHES), ids=str)
+def test_a_quote_is_what_the_search_then_spends(steps: int, search: dict[str, Any]) -> None:
+    body = {"prompt": "x", "search": search, "sampler": {"steps": steps}}
+    least = max(needed_nfe(accept({**body, "budget": {"nfe": 5000}})), search.get("plan_nfe", 0))
+    for nfe in (*range(least, least + 12), least + 47):
+        resolved = accept({**body, "budget": {"nfe": nfe}})
+        made, parameters = made_of(resolved)
+        done, quoted = rounds(resolved.search.strategy, parameters, made), plan_of(resolved)
+        ledger = done[-1].state.ledger
+        assert (quoted.nfe, quoted.nfe_unused) == (ledger.nfe_spent, ledger.nfe_left)
+        scored = [len(one.candidates) for one in done if one.candidates]
+        if quoted.runs is not None:
+            assert (sum(scored), quoted.nfe) == (quoted.runs, quoted.runs * (quoted.steps or 0))
+        elif quoted.draws is not None:
+            assert scored == [*quoted.draws, *[1] * (quoted.finish_steps or 0)]
+        if quoted.shares is not None and quoted.draws is not None:
+            searched = candidates(done)[: sum(quoted.draws)]
+            assert tuple(Counter(c.chain for c in searched).values()) == quoted.shares
 
 
 def test_the_names_are_those_of_the_registries() -> None:

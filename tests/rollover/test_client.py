@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -348,6 +349,10 @@ def test_a_quote_runs_nothing(client: Client, server: str) -> None:
             return await other.quote("a red circle", nfe=100, search={"strategy": "best_of_n"})
 
     assert "10 runs of 10 steps" in quote_lines(asyncio.run(quoted()))
+    svdd = quote_lines(client.quote("a red circle", nfe=99, search={"strategy": "svdd"}))
+    assert "95 draws in 10 rounds, 4 to finish" in svdd
+    zero_order = quote_lines(client.quote("a red circle", nfe=105, search={"strategy": "zero_order"}))
+    assert re.search(r"^NFE +100 of 105\nplan +10 draws in 3 rounds$", zero_order, re.MULTILINE)
     assert "12 initial noises, 9 levels x 1 chain x 9 draws, 4 to finish" in quote_lines(quote)
     assert "not measured yet" in quote_lines(quote)
     assert client.list().items == ()
