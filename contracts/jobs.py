@@ -9,10 +9,11 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from contracts.baseline import reserved_nfe
+from contracts.baseline import baseline_of, reserved_nfe
 from contracts.errors import JobErrorCode
 from contracts.keys import cancel_url, events_url, extend_url, generation_url, trace_url
 from contracts.requests import ResolvedRequest
+from contracts.stops import ByLimit, StopReason, why_unspent
 from contracts.webhooks import Delivery
 
 CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -126,11 +127,6 @@ class Provenance(Document):
     mode: str | None = None
 
 
-StopReason = Literal[
-    "budget", "finished", "target_reward", "patience", "seconds", "canceled", "deadline", "error"
-]
-
-
 class Baseline(Document):
     """What best-of-n found with the NFE that the search spent: as many whole runs, and at least one."""
 
@@ -173,8 +169,14 @@ class Seconds(Document):
 class Spent(Document):
     """What a search spent. Of one whose last execution vanished only the NFE are known: the rest is 0."""
 
-    nfe_spent: int
-    nfe_unused: int = 0
+    nfe_spent: int = Field(description="together with `nfe_unspent` the whole budget")
+    nfe_unspent: int | None = Field(
+        default=None, description="what the budget had left at the end; null: ended before this was told"
+    )
+    unspent_reason: str | None = Field(
+        default=None, description="why it had; null: it had nothing left, or that is not known"
+    )
+    nfe_unused: int = Field(default=0, description="of those spent, evaluations that no decision used")
     nfe_redone: int = 0
     model_forwards: int = 0
     reward_calls: int = 0
@@ -183,6 +185,13 @@ class Spent(Document):
         default=0, description="rewards whose gradient guided: as many passes back through reward and decoder"
     )
     seconds: Seconds = Seconds()
+
+
+def spent_of(request: ResolvedRequest, nfe: int, stop: ByLimit) -> Spent:
+    """What is known of a search that was stopped after so many NFE."""
+    left = request.budget.nfe - nfe
+    reason = why_unspent(stop, request.budget) if left else None
+    return Spent(nfe_spent=nfe, nfe_unspent=left, unspent_reason=reason)
 
 
 class Usage(Spent):
@@ -306,18 +315,22 @@ class Record(Document):
         progressed = self.checkpoint is not None and self.checkpoint.attempt == self.attempts
         return (0 if progressed else self.lost) + (self.status is Status.RUNNING)
 
-    @property
-    def usage_so_far(self) -> Usage | None:
-        """What its progress says it spent, for an end that no execution can tell of; None: nothing."""
-        progress = self.progress
-        if not progress.spent:
+    def usage_so_far(self, stop: ByLimit) -> Usage | None:
+        """What its progress says it spent, for an end that no execution can tell of; None: nothing.
+
+        Where its baseline had begun, the search had ended before: of why, nothing is known here.
+        """
+        spent, compared = self.progress.nfe_spent, self.progress.baseline_nfe_spent
+        if not self.progress.spent:
             return None
+        search = spent_of(self.request, spent, stop)
         waited = ((self.started_at or self.created_at) - self.created_at).total_seconds()
-        baseline = progress.baseline_nfe_spent
         return Usage(
-            nfe_spent=progress.nfe_spent,
+            nfe_spent=spent,
+            nfe_unspent=search.nfe_unspent,
+            unspent_reason=None if compared else search.unspent_reason,
             seconds=Seconds(queued=max(waited, 0.0)),
-            baseline=Spent(nfe_spent=baseline) if baseline else None,
+            baseline=spent_of(baseline_of(self.request, spent), compared, stop) if compared else None,
         )
 
     def expires_at(self, keep: timedelta | None) -> datetime | None:

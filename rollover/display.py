@@ -1,7 +1,7 @@
 """What the commands show: a search as it runs, and what came out of it."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,13 +160,14 @@ def summary(job: Generation, images: list[Path], trace: Path) -> str:
             (f"held out: {name}", _number(value)) for name, value in job.result.images[0].held_out.items()
         ]
         if baseline := job.result.baseline:
-            lines += _baseline_lines(baseline)
+            lines += _baseline_lines(baseline, job.usage.get("baseline") or {})
     lines += [("NFE spent", _nfe(job)), ("search", _seconds(job.usage.get("seconds") or {}))]
     return "\n".join(f"{name:<14} {value}" for name, value in lines)
 
 
-def _baseline_lines(baseline: Baseline) -> list[tuple[str, str]]:
-    runs = f"{baseline.nfe_spent} NFE, {baseline.steps} a run"
+def _baseline_lines(baseline: Baseline, usage: Mapping[str, Any]) -> list[tuple[str, str]]:
+    left = _unspent(usage.get("nfe_unspent") or 0, usage.get("unspent_reason"))
+    runs = f"{baseline.nfe_spent} NFE{left}, {baseline.steps} a run"
     lines = [("best-of-n", f"{_number(baseline.image.reward)} ({runs})")]
     return lines + [
         (f"  held out: {name}", _number(value)) for name, value in baseline.image.held_out.items()
@@ -214,7 +215,7 @@ def document_lines(job: Generation) -> str:
     if image := job.request.get("image"):
         lines.append(("image", f"{image['width']} x {image['height']}, SHA-256 {image['sha256']}"))
     lines += [
-        ("NFE spent", f"{progress.nfe_spent} of {progress.nfe_budget}"),
+        ("NFE spent", _nfe(job) if job.ended else f"{progress.nfe_spent} of {progress.nfe_budget}"),
         ("best reward", _number(progress.best_reward)),
     ]
     if job.parent:
@@ -237,8 +238,12 @@ def _webhook(url: str, delivery: dict[str, Any] | None) -> str:
 
 def _nfe(job: Generation) -> str:
     spent, budget = job.usage.get("nfe_spent", 0), job.progress.nfe_budget
-    reason = (job.result.raw.get("stopped_by") if job.result else None) or job.status
-    return f"{spent} of {budget}" + (f" (ended by {reason})" if spent < budget else "")
+    stop = (job.result.raw.get("stopped_by") if job.result else None) or job.status
+    return f"{spent} of {budget}" + _unspent(budget - spent, job.usage.get("unspent_reason") or stop)
+
+
+def _unspent(nfe: int, reason: str | None) -> str:
+    return f" ({nfe} unspent: {reason})" if nfe else ""
 
 
 def _seconds(seconds: dict[str, Any]) -> str:

@@ -11,10 +11,11 @@ from contracts.baseline import baseline_of
 from contracts.events import BaselineEvent
 from contracts.jobs import Progress, Seconds, Spent
 from contracts.requests import ResolvedRequest
+from contracts.stops import StopReason
 from sampling.state import State
 from workers.checkpoints import Standing
 from workers.engine import Engine, Search
-from workers.results import spent
+from workers.results import Outcome, spent
 
 
 @dataclass
@@ -84,6 +85,8 @@ class Baseline:
         """How far the job is."""
         return of_search.model_copy(update={"baseline_nfe_spent": self.nfe})
 
-    def spent(self, nfe_redone: int) -> Spent | None:
-        """What it has spent; None before its first round."""
-        return spent(self.state.ledger, nfe_redone, Seconds(**self.seconds)) if self.state else None
+    def spent(self, stop: StopReason, nfe_redone: int) -> Spent | None:
+        """What it has spent when it stops; None before its first round."""
+        if self.state is None:
+            return None
+        return spent(self.search, Outcome(self.state, stop), nfe_redone, Seconds(**self.seconds))

@@ -11,8 +11,9 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from contracts.jobs import Checkpoint, Record, StopReason
+from contracts.jobs import Checkpoint, Record
 from contracts.keys import checkpoint_path, checkpoints_path
+from contracts.stops import StopReason
 from sampling.checkpoint import restore, save
 from sampling.errors import CheckpointError
 from sampling.state import State

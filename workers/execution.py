@@ -18,7 +18,6 @@ from contracts.jobs import (
     Record,
     Result,
     Status,
-    StopReason,
     Usage,
     hash_fields,
     now,
@@ -27,6 +26,7 @@ from contracts.keys import checkpoints_path
 from contracts.logs import bound
 from contracts.requests import ResolvedRequest
 from contracts.settings import Settings
+from contracts.stops import StopReason
 from sampling.events import Round
 from sampling.extension import extended
 from sampling.state import State
@@ -172,7 +172,7 @@ class Execution:
         try:
             self._begin()
             if record.cancel_requested and self._standing is None:
-                self._end(canceled_event(record), Status.CANCELED, usage=record.usage_so_far)
+                self._end(canceled_event(record), Status.CANCELED, usage=record.usage_so_far("canceled"))
                 return
             with tracing.span("load"):
                 self._search = self._opened()
@@ -309,14 +309,14 @@ class Execution:
             baseline = self._results.write_baseline(run.search, Outcome(run.state, reason))
             result = result.model_copy(update={"baseline": baseline})
         return replace(
-            self._with_spent(found, run),
+            self._with_spent(found, run, reason),
             stopped_by=reason if reason in HALTED else found.stopped_by,
             result=result,
         )
 
-    def _with_spent(self, found: Found, run: Baseline) -> Found:
-        """Add what the baseline has spent."""
-        spent = run.spent(self.hold.baseline_nfe_redone)
+    def _with_spent(self, found: Found, run: Baseline, stop: StopReason) -> Found:
+        """Add what the baseline has spent when it stops."""
+        spent = run.spent(stop, self.hold.baseline_nfe_redone)
         usage = found.usage.model_copy(update={"baseline": spent})
         return replace(found, progress=run.progress(found.progress), usage=usage)
 
@@ -367,7 +367,7 @@ class Execution:
             standing = self._standing
         else:
             standing = replace(self._stands(search, outcome.state), ended=outcome.stopped_by)
-        usage = self._results.usage(search, outcome.state)
+        usage = self._results.usage(search, outcome)
         so_far = progress(outcome.state, search.request, self.hold.record.nfe_before)
         return Found(
             stopped_by=outcome.stopped_by,
@@ -406,7 +406,7 @@ class Execution:
         """End the job as failed, with what it had spent and the best it had found."""
         found = self._found
         if found and self._baseline:
-            found = self._with_spent(found, self._baseline)
+            found = self._with_spent(found, self._baseline, "error")
         usage = found.usage if found else self._usage()
         result = found.result if found else self._best_so_far(error)
         self._end(Failed(error=error), Status.FAILED, error=error, result=result, usage=usage)
@@ -420,7 +420,7 @@ class Execution:
         if state is None:
             return None
         try:
-            return self._results.write(self._search, Outcome(state, self._ended_before or "error"))
+            return self._results.write(self._search, self._failed_at(state))
         except Exception as another:
             if isinstance(another, redis.RedisError) or device_fault(another):
                 raise
@@ -430,7 +430,13 @@ class Execution:
     def _usage(self) -> Usage | None:
         """What a search has spent that goes no further, in this execution or before it."""
         search, state = self._search, self._state
-        return self._results.usage(search, state) if search and state else self.hold.record.usage_so_far
+        if search and state:
+            return self._results.usage(search, self._failed_at(state))
+        return self.hold.record.usage_so_far("error")
+
+    def _failed_at(self, state: State) -> Outcome:
+        """What becomes of a search whose job fails: it may have ended before."""
+        return Outcome(state, self._ended_before or "error")
 
     def _end(
         self, event: Event, status: Status, checkpoint: Checkpoint | None = None, **fields: object

@@ -3,8 +3,8 @@
 import time
 from dataclasses import dataclass, field
 
-from contracts.jobs import StopReason
 from contracts.requests import Budget
+from contracts.stops import StopReason
 from sampling.events import Round
 from sampling.state import State
 

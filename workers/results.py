@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from contracts.jobs import Baseline, Image, Result, Seconds, Spent, StopReason, Usage
+from contracts.jobs import Baseline, Image, Result, Seconds, Spent, Usage
 from contracts.keys import baseline_path, baseline_url, image_path, image_url, trace_path
+from contracts.stops import StopReason, why_unspent
 from sampling.events import Candidate
-from sampling.ledger import Ledger
 from sampling.state import State
 from workers.engine import Search
 from workers.hold import Hold
@@ -84,14 +84,22 @@ class Results:
             image=image,
         )
 
-    def usage(self, search: Search, state: State) -> Usage:
+    def usage(self, search: Search, outcome: Outcome) -> Usage:
         """What the search has spent until now; what earlier executions told of counts, redone or not."""
-        waited = self.hold.started_at - self.hold.record.created_at
+        record = self.hold.record
+        waited = self.hold.started_at - record.created_at
         seconds = Seconds(queued=max(waited.total_seconds(), 0.0), total=self.seconds, **search.clock.seconds)
-        usage = Usage(**dict(spent(state.ledger, self.hold.nfe_redone, seconds)))
-        nfe = usage.nfe_spent - self.hold.record.nfe_before
-        ahead = max(self.hold.record.progress.nfe_spent - nfe, 0)
-        return usage.model_copy(update={"nfe_spent": nfe + ahead, "nfe_redone": usage.nfe_redone - ahead})
+        usage = Usage(**dict(spent(search, outcome, self.hold.nfe_redone, seconds)))
+        made = usage.nfe_spent - record.nfe_before
+        nfe = max(made, record.progress.nfe_spent)
+        left = record.request.budget.nfe - nfe
+        counted = {
+            "nfe_spent": nfe,
+            "nfe_unspent": left,
+            "unspent_reason": usage.unspent_reason if left else None,
+            "nfe_redone": usage.nfe_redone - (nfe - made),
+        }
+        return usage.model_copy(update=counted)
 
     def _write_trace(self) -> None:
         """The candidates as they were published, by whichever execution.
@@ -132,10 +140,13 @@ class Results:
         )
 
 
-def spent(ledger: Ledger, nfe_redone: int, seconds: Seconds) -> Spent:
+def spent(search: Search, outcome: Outcome, nfe_redone: int, seconds: Seconds) -> Spent:
     """What a search has spent by its ledger, in the words of the contracts."""
+    ledger = outcome.state.ledger
     return Spent(
         nfe_spent=ledger.nfe_spent,
+        nfe_unspent=ledger.nfe_left,
+        unspent_reason=reason_left(search, outcome) if ledger.nfe_left else None,
         nfe_unused=ledger.nfe_unused,
         nfe_redone=nfe_redone,
         model_forwards=ledger.model_forwards,
@@ -144,3 +155,11 @@ def spent(ledger: Ledger, nfe_redone: int, seconds: Seconds) -> Spent:
         gradients=ledger.gradients,
         seconds=seconds,
     )
+
+
+def reason_left(search: Search, outcome: Outcome) -> str | None:
+    """Why NFE were left: what stopped the search or, where it ended by itself, its strategy's own reason."""
+    stop = outcome.stopped_by
+    if stop == "budget" or stop == "finished":  # noqa: PLR1714 -- a type checker narrows no `in`
+        return search.strategy.unspent(search.problem, outcome.state)
+    return why_unspent(stop, search.request.budget)

@@ -233,11 +233,12 @@ class Supervisor:
         Without an error it is canceled.
         """
         status, event, error = ended(record, error)
+        usage = record.usage_so_far("error" if error else "canceled")
         arguments = write_args(
             allowed=(Status.QUEUED, Status.RUNNING),
             status=status,
             fence=record.attempts,
-            fields=hash_fields(error=error, usage=record.usage_so_far, completed_at=now()),
+            fields=hash_fields(error=error, usage=usage, completed_at=now()),
             events=[event],
         )
         reply = cast("Any", self.connection.eval(WRITE_SCRIPT, 2, *write_keys(record.id), *arguments))

@@ -232,23 +232,28 @@ async function present(job, best, signal) {
     "first reward": number(result.first_reward),
     "final reward": number(best.reward),
     ...Object.fromEntries(Object.entries(best.held_out).map(([name, score]) => [`${name} (held out)`, number(score)])),
-    "NFE": `${usage.nfe_spent} of ${job.request.budget.nfe}`,
+    "NFE": `${usage.nfe_spent} of ${job.request.budget.nfe}${unspent(usage)}`,
     "seconds": usage.seconds.total.toFixed(1),
     "seed": job.request.seed,
   };
   $("facts").replaceChildren(...Object.entries(facts).map(([name, value]) => fact(name, value)));
   const image = await pictured(best.url, job.request.prompt, pictures.generation);
   if (image && !signal.aborted) setImage(image.src);
-  if (result.baseline) await presentRival(result.baseline, signal);
+  if (result.baseline) await presentRival(result.baseline, usage.baseline, signal);
 }
 
-async function presentRival({ image: best, nfe_spent: nfe }, signal) {
+async function presentRival({ image: best, nfe_spent: nfe }, usage, signal) {
   const image = await pictured(best.url, "the picture that best-of-n found", pictures.generation);
   if (signal.aborted || !image) return;
   const [frame, caption] = $("rival").children;
   frame.replaceChildren(image);
-  caption.textContent = `best-of-n: ${number(best.reward)}, ${nfe} NFE`;
+  caption.textContent = `best-of-n: ${number(best.reward)}, ${nfe} NFE${unspent(usage)}`;
   $("rival").hidden = false;
+}
+
+/** What a search left of its budget and why; nothing of one that left none, or ended before this was told. */
+function unspent({ nfe_unspent: nfe, unspent_reason: reason }) {
+  return nfe ? `, ${nfe} unspent: ${reason}` : "";
 }
 
 function fact(name, value) {

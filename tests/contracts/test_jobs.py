@@ -65,6 +65,28 @@ def test_a_record_of_a_later_version_is_shown_and_not_run() -> None:
         Record.from_hash(later)
 
 
+def test_a_job_that_ended_before_nfe_unspent_was_told_does_not_tell_it() -> None:
+    spent = {"nfe_spent": 3, "nfe_unused": 0, "seconds": {"total": 1.0}}
+    earlier = {**record().to_hash(), "usage": json.dumps({**spent, "baseline": spent})}
+    usage = document(Record.from_hash(earlier)).usage
+    assert usage
+    assert usage.baseline
+    assert usage.nfe_unspent is usage.unspent_reason is usage.baseline.nfe_unspent is None
+
+
+def test_an_end_that_no_execution_tells_of_counts_what_was_left() -> None:
+    progress = Progress(nfe_spent=120, nfe_budget=200, levels=10)
+    usage = record(progress=progress).usage_so_far("canceled")
+    assert usage
+    assert (usage.nfe_unspent, usage.unspent_reason) == (80, "the job was canceled")
+    compared = record(progress=progress.model_copy(update={"baseline_nfe_spent": 32})).usage_so_far("error")
+    assert compared
+    assert (compared.nfe_unspent, compared.unspent_reason) == (80, None)  # the search had ended before
+    assert compared.baseline
+    assert (compared.baseline.nfe_unspent, compared.baseline.unspent_reason) == (88, "the job failed")
+    assert record().usage_so_far("error") is None
+
+
 def test_a_state_of_a_later_version_is_none_that_serves() -> None:
     assert not WorkerState("dreaming").serving
 

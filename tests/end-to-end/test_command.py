@@ -60,7 +60,9 @@ def test_generate_writes_the_image_and_the_trace(stack: Stack, tmp_path: Path) -
 def test_generate_says_why_it_spent_less(stack: Stack, tmp_path: Path) -> None:
     arguments = ["-r", "brightness", "--nfe", "60", "--budget", "target_reward=0", "-o", str(tmp_path)]
     output = run(stack, "generate", "a red circle", *arguments)
-    assert re.search(r"^NFE spent +12 of 60 \(ended by target_reward\)$", output, re.MULTILINE)
+    assert re.search(
+        r"^NFE spent +12 of 60 \(48 unspent: the best reward reached the target of 0\)$", output, re.MULTILINE
+    )
 
 
 def test_a_refused_request_is_one_message(stack: Stack) -> None:

@@ -186,6 +186,7 @@ def test_cancel_keeps_the_best_so_far(page: Chrome) -> None:
     until(page, "#cancel").click()
     until(page, "#status", "^canceled$")
     until(page, "#facts", "final reward")
+    assert re.search(rf" of {ENDLESS}, \d+ unspent: the job was canceled$", facts(page)["NFE"])
     WebDriverWait(page, 30).until(lambda _: loaded(page, "#picture") == [64])
 
 

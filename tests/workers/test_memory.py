@@ -121,8 +121,9 @@ def test_a_long_round_is_told_on_its_way(desk: Desk) -> None:
         desk.runner.run(job)
     record = desk.record(job)
     assert record.progress.nfe_spent == 30
-    assert record.usage_so_far
-    assert record.usage_so_far.nfe_spent == 30
+    usage = record.usage_so_far("error")
+    assert usage
+    assert usage.nfe_spent == 30
     desk.runner.engine.rewards["brightness"] = Brightness()
     desk.runner.run(job)
     record = desk.record(job)
