@@ -36,6 +36,7 @@ logger = logging.getLogger("rollover.jobs")
 
 SCAN_CHUNK = 101
 SCAN_LIMIT = 1000
+UNENDED = (Status.QUEUED, Status.RUNNING)
 
 
 async def submit(
@@ -238,11 +239,14 @@ async def cancel(services: Services, caller: Caller, generation: str) -> Generat
     One that a worker gave back has something to show and something to pay: the worker that takes it next
     ends it, with the best so far as its result.
 
+    A write whose reply is lost is sent again, and finds the job canceled by itself: that is no refusal. One
+    that was canceled before may be in the line still, where that cancel was cut off.
+
     Raises:
-        ProblemError: there is no such job, or it has ended.
+        ProblemError: there is no such job, or it had ended.
     """
     record = await existing(services, caller, generation)
-    ended, _ = await services.store.write(
+    _, status = await services.store.write(
         generation,
         allowed=[Status.QUEUED],
         status=Status.CANCELED,
@@ -250,13 +254,13 @@ async def cancel(services: Services, caller: Caller, generation: str) -> Generat
         fields=hash_fields(cancel_requested=True, completed_at=now()),
         events=[Canceled(nfe_spent=0)],
     )
-    if ended:
+    if status in UNENDED:
+        _, status = await services.store.write(
+            generation, allowed=UNENDED, fields=hash_fields(cancel_requested=True)
+        )
+    if status == Status.CANCELED:
         await services.store.withdraw(record)
-        return await get(services, caller, generation)
-    asked, status = await services.store.write(
-        generation, allowed=[Status.QUEUED, Status.RUNNING], fields=hash_fields(cancel_requested=True)
-    )
-    if not asked:
+    if record.status.final or status not in (*UNENDED, Status.CANCELED):
         raise wrong_state(status, "An ended generation cannot be canceled.")
     return await get(services, caller, generation)
 

@@ -160,6 +160,15 @@ def test_cancel_a_queued_job(submit: Submit, client: httpx.Client, redis: Redis)
     assert [json.loads(fields["event"])["type"] for _, fields in entries] == ["queued", "canceled"]
 
 
+def test_cancel_again_where_the_first_was_cut_off(submit: Submit, client: httpx.Client, redis: Redis) -> None:
+    hand, other = submit(), submit()
+    assert hand.write(allowed=Status.QUEUED, status=Status.CANCELED)
+    again = client.post(f"/v1/generations/{hand.id}/cancel")
+    assert (again.status_code, again.json()["generation_status"]) == (409, "canceled")
+    assert redis.lrange("rq:queue:rollover:shapes", 0, -1) == [other.id]
+    assert read(client, other)["progress"]["queue_position"] == 0
+
+
 def test_cancel_a_running_job_twice(submit: Submit, client: httpx.Client) -> None:
     hand = submit()
     hand.start()
