@@ -20,15 +20,13 @@ from PIL import Image
 from benchmarks.methods import seed_of
 from benchmarks.tables import save, shown, table
 from contracts.errors import InvalidRequestError
-from contracts.models import ENTRIES
 from contracts.requests import ResolvedRequest
 from contracts.resolution import accept
 from contracts.search import AUTHORS, SMALL
 from contracts.settings import Settings
 from models.backend import ModelLoadError
 from models.registry import UnknownNameError
-from models.shapes.captions import captions
-from workers.calibrate import read_image, read_prompts
+from workers.calibrate import own_captions, read_image, read_prompts
 from workers.engine import Engine
 from workers.failures import JobFailedError
 from workers.needs import reward_needs
@@ -175,14 +173,11 @@ def chosen_prompts(model: str, settings: Settings, file: Path | None, count: int
     """Those of a file, or the first 100 of the hard set for a bundled model; at most `count`.
 
     Raises:
+        UnknownNameError: no such model.
         ValueError: there are fewer than two, or none to choose from.
     """
-    if file:
-        found = read_prompts(file)[:count]
-    elif settings.entries[model] == ENTRIES.get(model):
-        found = captions(range(count or 100))
-    else:
-        raise ValueError(f"'{model}' is not bundled and has no prompts of its own: name a file by --prompts")
+    own = range(count or 100)
+    found = read_prompts(file)[:count] if file else own_captions(model, settings.entries, own)
     if len(found) < 2:
         raise ValueError("at least two prompts are needed for an error")
     return found
@@ -191,8 +186,8 @@ def chosen_prompts(model: str, settings: Settings, file: Path | None, count: int
 def run(chosen: argparse.Namespace) -> None:
     """Compare, and write the results."""
     settings = Settings()
-    engine = Engine.load(chosen.model, WorkerSettings(), reward_needs(settings), settings.entries)
     prompts = chosen_prompts(chosen.model, settings, chosen.prompts, chosen.count)
+    engine = Engine.load(chosen.model, WorkerSettings(), reward_needs(settings), settings.entries)
     ask = asking(settings, chosen)
     field = field_of(ask, prompts[0], chosen.methods)
     rows = compared(engine, ask, prompts, field, chosen)

@@ -42,8 +42,8 @@ class GuidanceFacts(Facts):
 class Defaults(Facts):
     """Search settings of a model that a submission takes where it leaves them open.
 
-    They are what `rollover calibrate` recommends. Those of `rbf` hold for mode `rollover`, on the model's own
-    grid: a submission that names another grid or interpolant gets none of them; for other steps
+    They follow from what `rollover calibrate` measured. Those of `rbf` hold for mode `rollover`, on the
+    model's own grid: a submission that names another grid or interpolant gets none of them; for other steps
     `first_level` is scaled.
     """
 
@@ -101,17 +101,6 @@ class StrategyFacts(Facts):
 
     name: str
     title: str
-
-
-def undistilled(steps: int) -> Defaults:
-    """Settings for a model of many steps, as `rollover calibrate` finds them for `shapes-base`.
-
-    One-step predictions tell nothing at t = 1: levels lie lower, and chains begin at r = .6 of the VP path.
-    """
-    return Defaults(
-        sampler={"grid": "linear", "kernel": "ddim"},
-        rbf={"first_level": steps * 2 // 5, "initial_noises": 8, "chains": 2},
-    )
 
 
 STRATEGIES: Mapping[str, StrategyFacts] = MappingProxyType(

@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from contracts.catalogue import Defaults, GuidanceFacts, ModelFacts, SizeFacts, TakesImage, undistilled
+from contracts.calibration import SearchDefaults, measured, undistilled
+from contracts.catalogue import Defaults, GuidanceFacts, ModelFacts, SizeFacts, TakesImage
 from contracts.names import did_you_mean
 from contracts.rewards import BROKEN, REWARDS
-from contracts.search import RbfParams, SamplerRequest, Steps, Strict
+from contracts.search import Steps, Strict
 
 ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 DEVICE = r"^[a-z]+(:[0-9]+)?$"
@@ -59,25 +60,6 @@ class GuidanceLimits(GuidanceFacts):
         return self
 
 
-class SearchDefaults(Defaults):
-    """Search settings that can be used."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @model_validator(mode="after")
-    def are_known(self) -> Self:
-        """Refuse settings that a submission could not name."""
-        for name, settings in (("sampler", SamplerRequest), ("rbf", RbfParams)):
-            try:
-                settings.model_validate(getattr(self, name))
-            except ValidationError as error:
-                [problem, *_] = error.errors(include_url=False)
-                place = ".".join([name, *map(str, problem["loc"])])
-                known = ", ".join(sorted(settings.model_fields))
-                raise ValueError(f"{place}: {problem['msg']}; there are {known}") from None
-        return self
-
-
 class Loading(BaseModel):
     """What a worker loads a model from, and how.
 
@@ -114,7 +96,11 @@ class Loading(BaseModel):
 
 
 class Entry(Strict, Loading):
-    """One table of a catalogue. What it may say of requests is what `ModelFacts` tells clients."""
+    """One table of a catalogue. What it may say of requests is what `ModelFacts` tells clients.
+
+    Attributes:
+        calibration: file of `rollover calibrate`, from which `defaults` follow; relative to the catalogue's.
+    """
 
     model_config = ConfigDict(strict=False)
 
@@ -129,6 +115,7 @@ class Entry(Strict, Loading):
     reward: str
     held_out: tuple[str, ...] = ()
     defaults: SearchDefaults | None = None
+    calibration: Path | None = None
 
     @model_validator(mode="after")
     def has_one_source(self) -> Self:
@@ -148,12 +135,27 @@ class Entry(Strict, Loading):
             raise ValueError("must have offload = 'model' or 'none' to have quantisation = 'nf4'")
         return self
 
+    @model_validator(mode="after")
+    def has_settings_from_one_place(self) -> Self:
+        """Refuse settings beside the file that they would follow from."""
+        if self.defaults is not None and self.calibration is not None:
+            raise ValueError("must have either defaults or a calibration")
+        return self
+
     def facts(self, name: str) -> ModelFacts:
-        """What clients are told of it."""
+        """What clients are told of it. Raises ValueError where its calibration cannot be read."""
         fields = self.model_dump(include=set(ModelFacts.model_fields))
-        uncalibrated = Defaults() if self.few_step else undistilled(self.steps)
-        told = {"id": name, "title": self.title or name, "defaults": self.defaults or uncalibrated}
+        told = {"id": name, "title": self.title or name, "defaults": self.defaults or self.calibrated()}
         return ModelFacts.model_validate(fields | told)
+
+    def calibrated(self) -> Defaults:
+        """Settings by its measurement; without one, or where that foretells nothing, by `few_step`.
+
+        Raises:
+            ValueError: its calibration cannot be read.
+        """
+        found = None if self.calibration is None else measured(self.calibration, self.steps)
+        return found or (Defaults() if self.few_step else undistilled(self.steps))
 
 
 def read(path: Path) -> dict[str, Entry]:
@@ -173,7 +175,13 @@ def read(path: Path) -> dict[str, Entry]:
     ]
     if problems:
         raise CatalogueError("\n".join(problems))
-    return {name: located(Entry.model_validate(table), path) for name, table in tables.items()}
+    entries = {name: located(Entry.model_validate(table), path) for name, table in tables.items()}
+    for name, entry in entries.items():
+        try:
+            entry.calibrated()
+        except ValueError as error:
+            raise CatalogueError(f"{path}: [{name}] calibration: {error}") from None
+    return entries
 
 
 def problems_of(name: str, table: object) -> list[str]:
@@ -215,10 +223,11 @@ def reward_problems(model: str, name: str) -> list[str]:
 
 
 def located(entry: Entry, path: Path) -> Entry:
-    """The entry, with its folder found from where the catalogue is."""
-    if entry.folder is None:
-        return entry
-    return entry.model_copy(update={"folder": (path.parent / entry.folder.expanduser()).resolve()})
+    """The entry, with what it names found from where the catalogue is."""
+    named = {"folder": entry.folder, "calibration": entry.calibration}
+    places = {name: place.expanduser() for name, place in named.items() if place is not None}
+    found = {name: (path.parent / place).resolve() for name, place in places.items()}
+    return entry.model_copy(update=found)
 
 
 ENTRIES: Mapping[str, Entry] = read(BUNDLED)

@@ -7,6 +7,7 @@ from typing import TypeVar
 from pydantic import JsonValue, ValidationError
 
 from contracts.baseline import reserved_nfe
+from contracts.calibration import scaled_level
 from contracts.catalogue import ModelFacts, RewardFacts, SizeFacts
 from contracts.destinations import destination
 from contracts.errors import FieldProblem, InvalidRequestError
@@ -157,14 +158,6 @@ def with_defaults(request: GenerationRequest, model: ModelFacts) -> GenerationRe
         placed = {"first_level": scaled_level(first, own_steps, steps)} if steps != own_steps else {}
         search = opened(search, {**defaults.rbf, **placed})
     return request.model_copy(update={"sampler": sampler, "search": search})
-
-
-def scaled_level(level: int, of: int, steps: int) -> int:
-    """The level of a grid of `steps` that lies where a level of a grid `of` so many lies, or just above.
-
-    At least one level is left between it and the end, where the grid has two.
-    """
-    return max(0, min(level * steps // of, steps - 2))
 
 
 def opened(posted: StrictT, defaults: Mapping[str, JsonValue]) -> StrictT:

@@ -214,19 +214,22 @@ def rewards(url: Url) -> None:
 @app.command()
 def calibrate(
     model: Annotated[str, typer.Argument(help="Id of the model.")],
-    prompts: Annotated[Path, typer.Option(help="File with one prompt a line; a dozen tell enough.")],
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="File with one prompt a line; a dozen tell enough. Bundled models have some."),
+    ] = None,
     reward: Annotated[str | None, typer.Option("--reward", "-r", help="Default: the model's.")] = None,
     image: Annotated[
         Path | None,
         typer.Option(help="PNG or JPEG file that all prompts are about, for models that take one."),
     ] = None,
     noises: Annotated[int, typer.Option(min=3, help="Noises of each prompt.")] = 16,
-    out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write; default: with the model.")] = None,
 ) -> None:
     """Measure from which level on one-step predictions foretell the reward, and what settings follow."""
-    given = {"reward": reward, "image": image, "out": out}
+    given = {"prompts": prompts, "reward": reward, "image": image, "out": out}
     options = [f"--{name}={value}" for name, value in given.items() if value is not None]
-    arguments = [f"--prompts={prompts}", f"--noises={noises}", *options, "--", model]
+    arguments = [f"--noises={noises}", *options, "--", model]
     _program("workers.calibrate", "worker", *arguments)
 
 

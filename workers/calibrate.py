@@ -1,7 +1,7 @@
 """`python -m workers.calibrate MODEL`: measure what a model's one-step predictions foretell.
 
-It prints the correlations level by level, and the line that follows from them for a catalogue; or that
-nothing is foretold, and what to search with then.
+It prints the correlations level by level and the settings that follow from them, or that nothing is foretold
+and what to search with then; and writes all that to the file from which a catalogue takes the settings.
 """
 
 import argparse
@@ -15,28 +15,27 @@ import torch
 from PIL import Image, ImageOps
 
 from contracts.errors import InvalidRequestError
+from contracts.models import ENTRIES, Entry
 from contracts.requests import ResolvedRequest
 from contracts.resolution import accept
 from contracts.settings import Settings
 from models.backend import ModelLoadError
-from models.registry import UnknownNameError
+from models.registry import UnknownNameError, lookup
+from models.shapes.captions import CALIBRATION, captions
 from sampling.calibration import Level, Recommendation, foresight, levels, recommend
 from workers.engine import Engine, Search
 from workers.failures import JobFailedError
+from workers.loading import source_of
 from workers.needs import reward_needs
+from workers.provenance import library_versions
 from workers.settings import WorkerSettings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, and write JSON where asked to."""
+    """Measure, print, and write."""
     options = _options(arguments)
     try:
-        prompts = read_prompts(options.prompts)
-        settings = Settings()
-        engine = Engine.load(options.model, WorkerSettings(), reward_needs(settings), settings.entries)
-        image = read_image(options.image) if options.image else None
-        asked = requests(settings, options.model, prompts, options.reward, has_image=image is not None)
-        found = levels(list(correlations(engine, asked, options.noises, image)))
+        measure(options)
     except (
         OSError,
         ValueError,
@@ -47,19 +46,66 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ) as error:
         sys.stderr.write(f"calibrate: {error}\n")
         return 1
-    recommended = recommend(found, engine.entry.steps)
-    sys.stdout.write(report(found, recommended))
-    if options.out:
-        facts = {
-            "model": options.model,
-            "reward": options.reward,
-            "prompts": len(prompts),
-            "image": options.image and str(options.image),
-            "noises": options.noises,
-        }
-        measured = {"levels": [asdict(level) for level in found], "recommended": asdict(recommended)}
-        options.out.write_text(json.dumps(facts | measured, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Do what was asked for.
+
+    Raises:
+        OSError, ValueError, InvalidRequestError, ModelLoadError, UnknownNameError, JobFailedError: why not.
+    """
+    settings, own = Settings(), WorkerSettings()
+    given = read_prompts(options.prompts) if options.prompts else None
+    prompts = given or own_captions(options.model, settings.entries, CALIBRATION)
+    engine = Engine.load(options.model, own, reward_needs(settings), settings.entries)
+    image = read_image(options.image) if options.image else None
+    asked = requests(settings, options.model, prompts, options.reward, has_image=image is not None)
+    found = levels(list(correlations(engine, asked, options.noises, image)))
+    recommended = recommend(found, engine.entry.steps)
+    out = options.out or place_of(options.model, engine.entry, own)
+    facts = {
+        "model": options.model,
+        "weights": engine.weights,
+        "versions": library_versions(("rollover", "torch")),
+        "reward": asked[0].reward[0].name,
+        "image": options.image and str(options.image),
+        "noises": options.noises,
+        "steps": engine.entry.steps,
+        "levels": [asdict(level) for level in found],
+        "recommended": asdict(recommended),
+        "prompts": prompts,
+    }
+    sys.stdout.write(report(found, recommended, out, named=out == engine.entry.calibration))
+    write(out, facts)
+
+
+def own_captions(model: str, entries: Mapping[str, Entry], numbers: range) -> list[str]:
+    """Captions of the hard set, by number, for a bundled model.
+
+    Raises:
+        UnknownNameError: no such model.
+        ValueError: the model is another, or there are not so many.
+    """
+    if lookup("model", model, entries) != ENTRIES.get(model):
+        raise ValueError(f"'{model}' is not bundled: name a file with one prompt a line by --prompts")
+    return captions(numbers)
+
+
+def place_of(model: str, entry: Entry, settings: WorkerSettings) -> Path:
+    """Where the measurement of a model's weights lies: where its entry says, or with them."""
+    folder = settings.model_paths.get(model)
+    if folder is None and entry.calibration is not None:
+        return entry.calibration
+    return source_of(model, entry, folder).folder / "calibration.json"
+
+
+def write(out: Path, facts: Mapping[str, object]) -> None:
+    """Write a measurement. Raises OSError where that cannot be, and says what to do."""
+    try:
+        out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OSError(f"{out} cannot be written ({error.strerror}): name another file by --out") from error
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -119,23 +165,31 @@ def foretold(search: Search, noises: int) -> dict[float, float]:
         search.halve()
 
 
-def report(found: Sequence[Level], recommended: Recommendation) -> str:
-    """The table, and what follows from it."""
+def report(found: Sequence[Level], recommended: Recommendation, out: Path, *, named: bool) -> str:
+    """The table, what follows from it, and how that gets into the catalogue."""
     rows = [f"{level.t:5.2f}  {level.shown:>13}  {level.prompts:7d}" for level in found]
-    return "\n".join(["    t    correlation  prompts", *rows, advice(recommended), ""])
+    return "\n".join(
+        ["    t    correlation  prompts", *rows, advice(recommended), line(out, named=named), ""]
+    )
 
 
 def advice(recommended: Recommendation) -> str:
-    """What to write into the catalogue, where there is something."""
+    """The settings that follow, where there are some."""
     if recommended.foretold == "nothing":
         return (
             "nothing is foretold where chains could begin: a search by predictions would choose blindly; "
             "the search to use is best_of_n"
         )
     if recommended.foretold == "from_noise":
-        return "for the catalogue: few_step = true"
-    tables = f"sampler = {inline(recommended.sampler)}, rbf = {inline(recommended.rbf)}"
-    return f"for the catalogue: defaults = {{ {tables} }}"
+        return "foretold from t = 1 on: the defaults of searches fit, and few_step = true is true of it"
+    return f"settings: sampler = {inline(recommended.sampler)}, rbf = {inline(recommended.rbf)}"
+
+
+def line(out: Path, *, named: bool) -> str:
+    """What makes the API take the settings from the file."""
+    if named:
+        return f"{out} is what the catalogue names: the API takes the settings from there when it starts"
+    return f"for the catalogue: calibration = {json.dumps(str(out.resolve()))}"
 
 
 def inline(table: Mapping[str, object]) -> str:
@@ -147,10 +201,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m workers.calibrate", description=__doc__)
     parser.add_argument("model", help="id in the registry")
     parser.add_argument("--reward", help="what is foretold; default: the model's")
-    parser.add_argument("--prompts", type=Path, required=True, help="file with one prompt a line")
+    parser.add_argument("--prompts", type=Path, help="file with one prompt a line; bundled models have some")
     parser.add_argument("--image", type=Path, help="PNG or JPEG file that the prompts are about")
     parser.add_argument("--noises", type=int, default=16, help="of each prompt, at least 3")
-    parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--out", type=Path, help="JSON file to write; default: with the model")
     options = parser.parse_args(arguments)
     if options.noises < 3:
         parser.error("--noises: at least 3 are needed for a correlation")

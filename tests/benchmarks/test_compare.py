@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import compare, search
+from benchmarks import cells, compare, search
 from benchmarks.compare import DEFAULT, METHODS, Field, main, summary
 from benchmarks.tables import save
 from models.shapes.captions import CALIBRATION, captions
@@ -67,7 +67,7 @@ def test_a_model_of_ones_own_is_compared_on_prompts_of_ones_own(mine: list[str],
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--model", "mine"], "name a file by --prompts"),
+        (["--model", "mine"], "one prompt a line by --prompts"),
         (["--model", "mined"], "did you mean mine"),
         (["--count", "1"], "at least two prompts"),
         (["--nfe", "3"], "needs at least"),
@@ -94,6 +94,10 @@ def test_captions_are_those_of_the_search_benchmark_and_calibration_has_others()
     assert not {*captions(CALIBRATION)} & {*search.prompts()}
     with pytest.raises(ValueError, match="has 487 captions"):
         captions(range(488))
+
+
+def test_a_new_measurement_leaves_the_digest_of_the_cells() -> None:
+    assert not [path for path in cells.decisive() if path.suffix == ".json" and "calibration" in str(path)]
 
 
 def test_every_method_can_be_run_on_the_bundled_models() -> None:

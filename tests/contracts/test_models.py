@@ -74,7 +74,7 @@ image = "optional"
         ENTRY.replace('folder = "qwen"', 'repository = "Qwen/Qwen-Image"\nrevision = "v1"') + more
     )
     entry = read(catalogue)["qwen-image"]
-    assert entry.model_fields_set == set(type(entry).model_fields) - {"folder"}
+    assert entry.model_fields_set == set(type(entry).model_fields) - {"folder", "calibration"}
     assert entry.guidance is not None
     assert entry.guidance.default == 4.0
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.catalogue import STRATEGIES, Defaults, SizeFacts, undistilled
+from contracts.calibration import undistilled
+from contracts.catalogue import STRATEGIES, Defaults, SizeFacts
 from contracts.errors import FieldProblem, InvalidRequestError
 from contracts.models import MODELS
 from contracts.parsing import parse

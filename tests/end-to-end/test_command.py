@@ -10,6 +10,7 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
+from models.shapes.captions import CALIBRATION
 from rollover import Client
 from rollover.cli import app
 from rollover.display import follow
@@ -100,13 +101,12 @@ def test_models_and_rewards(stack: Stack) -> None:
 
 
 def test_calibrate_writes_what_it_measured(stack: Stack, tiny_model: Path, tmp_path: Path) -> None:
-    prompts, out = tmp_path / "prompts.txt", tmp_path / "calibration.json"
-    prompts.write_text("a red circle\n", encoding="utf-8")
+    out = tmp_path / "calibration.json"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROLLOVER_MODEL_PATHS", f"shapes={tiny_model}")
         options = ["--reward", "brightness", "--noises", "3", "--out", str(out)]
-        run(stack, "calibrate", "shapes", "--prompts", str(prompts), *options)
-    assert json.loads(out.read_text(encoding="utf-8"))["levels"][0]["prompts"] == 1
+        run(stack, "calibrate", "shapes", *options)
+    assert json.loads(out.read_text(encoding="utf-8"))["levels"][0]["prompts"] == len(CALIBRATION)
 
 
 def test_the_bar_shows_nfe_level_and_best_reward(client: Client) -> None:

@@ -1,7 +1,9 @@
 """`python -m workers.calibrate` on a tiny model: the table, the file, and what it refuses."""
 
 import json
+import shutil
 import tomllib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-from contracts.models import Entry, read
+from contracts.models import ENTRIES, MODELS, Entry, read
 from contracts.resolution import accept
 from models.modular import ModularBackend
+from models.shapes.captions import CALIBRATION, captions
 from sampling.calibration import STEPS, Level, recommend
 from sampling.grids import linear
 from tests.models.tiny import FAMILIES, make
 from workers.calibrate import correlations, main, report
 from workers.engine import Engine
+from workers.provenance import weights_sha256
 from workers.settings import WorkerSettings
 
 TIMES = linear(STEPS)[:-1]
@@ -55,7 +59,60 @@ def test_it_measures_every_level_and_writes_what_follows(
     assert {level["prompts"] for level in written["levels"]} == {2}
     found = [Level(**level) for level in written["levels"]]
     assert written["recommended"]["rbf"] == recommend(found, 10).rbf
-    assert capsys.readouterr().out == report(found, recommend(found, 10))
+    assert capsys.readouterr().out == report(found, recommend(found, 10), out, named=False)
+
+
+def test_a_bundled_model_has_prompts_of_its_own_and_other_weights_keep_what_is_measured_of_them(
+    prompts: Path, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "weights"
+    shutil.copytree(tiny_model, folder)
+    monkeypatch.setenv("ROLLOVER_MODEL_PATHS", f"shapes={folder}")
+    monkeypatch.setattr("workers.calibrate.CALIBRATION", range(300, 302))
+    prompts.unlink()
+    assert main(["shapes", "--reward", "brightness", "--noises", "3"]) == 0
+    written = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))
+    assert written["prompts"] == captions(range(300, 302))
+    assert written["weights"] == weights_sha256(tiny_model)
+    assert (written["reward"], written["noises"], written["steps"]) == ("brightness", 3, 10)
+
+
+@pytest.mark.parametrize(("model", "foretold"), [("shapes", "from_noise"), ("shapes-base", "lower_down")])
+def test_a_bundled_model_has_the_settings_that_follow_from_its_stored_measurement(
+    model: str, foretold: str
+) -> None:
+    entry = ENTRIES[model]
+    assert entry.calibration is not None
+    assert entry.folder is not None
+    stored = json.loads(entry.calibration.read_text(encoding="utf-8"))
+    assert stored["weights"] == weights_sha256(entry.folder), "rollover calibrate measures the new weights"
+    assert stored["prompts"] == captions(CALIBRATION)
+    follows = recommend([Level(**level) for level in stored["levels"]], entry.steps)
+    assert stored["recommended"] == asdict(follows)
+    assert follows.foretold == foretold
+    assert entry.few_step == (foretold == "from_noise")
+    defaults = MODELS[model].defaults
+    assert (defaults.sampler, defaults.rbf) == (follows.sampler, follows.rbf)
+
+
+def test_a_model_that_is_not_bundled_needs_prompts(
+    prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "models.toml").write_text(EDITOR, encoding="utf-8")
+    monkeypatch.setenv("ROLLOVER_CATALOGUE", str(tmp_path / "models.toml"))
+    prompts.unlink()
+    assert main(["editor"]) == 1
+    assert (
+        "'editor' is not bundled: name a file with one prompt a line by --prompts" in capsys.readouterr().err
+    )
+
+
+def test_what_cannot_be_written_is_still_told(prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--reward", "brightness", "--prompts", str(prompts), "--noises", "3"]
+    assert main(["shapes", *options, "--out", str(prompts / "calibration.json")]) == 1
+    told = capsys.readouterr()
+    assert "correlation" in told.out
+    assert "name another file by --out" in told.err
 
 
 @pytest.mark.parametrize(
@@ -79,22 +136,28 @@ def test_too_few_noises_are_a_usage_error(prompts: Path) -> None:
         main(["shapes", "--prompts", str(prompts), "--noises", "2"])
 
 
-def test_what_it_recommends_is_a_line_of_a_catalogue() -> None:
-    told = [Level(t, 1 - t**2, 0.0, 5) for t in TIMES]
-    line = report(told, recommend(told, 10)).splitlines()[-1].partition(": ")[2]
+def test_what_it_recommends_comes_with_a_line_of_a_catalogue(tmp_path: Path) -> None:
+    told, out = [Level(t, 1 - t**2, 0.0, 5) for t in TIMES], tmp_path / 'a "file".json'
+    follows = recommend(told, 10)
+    out.write_text(json.dumps({"steps": 10, "recommended": asdict(follows)}), encoding="utf-8")
+    line = report(told, follows, out, named=False).splitlines()[-1].partition(": ")[2]
     entry = {"folder": "x", "width": SIZE, "height": SIZE, "reward": "brightness", **tomllib.loads(line)}
     defaults = Entry.model_validate(entry).facts("x").defaults
-    assert (defaults.sampler, defaults.rbf) == (recommend(told, 10).sampler, recommend(told, 10).rbf)
+    assert (defaults.sampler, defaults.rbf) == (follows.sampler, follows.rbf)
+    again = report(told, follows, out, named=True).splitlines()[-1]
+    assert again == f"{out} is what the catalogue names: the API takes the settings from there when it starts"
+
+
+def test_of_a_few_step_model_it_says_so() -> None:
     straight = [Level(t, 0.9, 0.0, 5) for t in TIMES]
-    assert report(straight, recommend(straight, 10)).endswith("few_step = true\n")
+    assert "few_step = true" in report(straight, recommend(straight, 10), Path("x"), named=False)
 
 
-def test_where_nothing_is_foretold_it_names_the_search_to_use_and_no_line_of_a_catalogue() -> None:
+def test_where_nothing_is_foretold_it_names_the_search_to_use() -> None:
     blind = [Level(t, 0.1, 0.0, 5) for t in TIMES]
-    [*_, last] = report(blind, recommend(blind, 10)).splitlines()
-    assert last.startswith("nothing is foretold")
-    assert last.endswith("best_of_n")
-    assert "catalogue" not in last
+    [*_, said, _] = report(blind, recommend(blind, 10), Path("x"), named=False).splitlines()
+    assert said.startswith("nothing is foretold")
+    assert said.endswith("best_of_n")
 
 
 def test_a_level_is_counted_on_the_models_own_grid(
@@ -159,4 +222,6 @@ def test_rows_are_halved_where_memory_runs_out_and_stay_so(engine: Engine) -> No
 
 def test_of_one_prompt_the_table_has_no_error() -> None:
     alone = [Level(t, 0.9, None, 1) for t in TIMES]
-    assert " 1.00  0.90 (one prompt)        1\n" in report(alone, recommend(alone, 10))
+    assert " 1.00  0.90 (one prompt)        1\n" in report(
+        alone, recommend(alone, 10), Path("x"), named=False
+    )
