@@ -3,10 +3,11 @@
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from contracts.beats import WorkerBeat
 from contracts.catalogue import STRATEGIES, ModelFacts, RewardFacts, SizeFacts, StrategyFacts
+from contracts.heeded import heeds
 from contracts.rewards import REWARD_PARAMS, REWARDS
 from contracts.search import DEFAULT_STRATEGY, STRATEGY_PARAMS, SamplerRequest
 
@@ -33,6 +34,7 @@ class StrategyEntry(StrategyFacts):
     """A strategy and the schema of its parameters."""
 
     default: bool
+    heeds: tuple[str, ...] = Field(description="settings of the sampler that it heeds; others are refused")
     params: JsonSchema
 
 
@@ -123,6 +125,7 @@ def strategies() -> StrategyList:
         StrategyEntry(
             **facts.model_dump(),
             default=name == DEFAULT_STRATEGY,
+            heeds=heeds(name),
             params=STRATEGY_PARAMS[name].model_json_schema(),
         )
         for name, facts in STRATEGIES.items()

@@ -11,6 +11,7 @@ from contracts.calibration import scaled_level
 from contracts.catalogue import ModelFacts, RewardFacts, SizeFacts
 from contracts.destinations import destination
 from contracts.errors import FieldProblem, InvalidRequestError
+from contracts.heeded import heed_problems, unheeded
 from contracts.models import MODELS
 from contracts.names import did_you_mean
 from contracts.parsing import parse, pointer, posted_path, reward_params_problems, steps_of
@@ -18,7 +19,6 @@ from contracts.requests import PRIORITIES, Budget, Caps, GenerationRequest, Reso
 from contracts.rewards import BROKEN, REWARD_PARAMS, REWARDS
 from contracts.search import (
     AUTHORS,
-    WALK,
     BaseParams,
     BestOfNParams,
     RbfParams,
@@ -83,7 +83,7 @@ def resolve(
         *size_problems("/height", resolved.height, model.height),
         *guidance_problems(resolved.guidance_scale, model),
         *input_problems(given=request.image is not None, model=model),
-        *walk_problems(request),
+        *heed_problems(request, resolved.sampler.kernel),
         *rbf_problems(resolved),
         *sop_problems(resolved),
         *image_problems(resolved),
@@ -109,8 +109,7 @@ def filled(request: GenerationRequest, model: ModelFacts, caps: Caps) -> Resolve
     """Fill in defaults, unchecked."""
     posted = with_defaults(request, model)
     sampler = filled_sampler(posted.sampler, model)
-    if isinstance(request.search, BaseParams | BestOfNParams):
-        sampler = sampler.model_copy(update=dict(WALK))
+    sampler = sampler.model_copy(update=dict(unheeded(request.search, sampler.kernel)))
     terms = tuple(with_params(term) for term in request.reward or (RewardTerm(name=model.reward),))
     return ResolvedRequest(
         prompt=request.prompt,
@@ -325,18 +324,6 @@ def input_problems(*, given: bool, model: ModelFacts) -> list[FieldProblem]:
     else:
         return []
     return [FieldProblem(pointer="/image", detail=detail)]
-
-
-def walk_problems(request: GenerationRequest) -> list[FieldProblem]:
-    """Strategies that go the model's own way are not told another."""
-    if not isinstance(request.search, BaseParams | BestOfNParams):
-        return []
-    detail = f"Must be '{{}}' for strategy '{request.search.strategy}'."
-    return [
-        FieldProblem(pointer=f"/sampler/{name}", detail=detail.format(only), allowed=[only])
-        for name, only in WALK.items()
-        if name in request.sampler.model_fields_set and getattr(request.sampler, name) != only
-    ]
 
 
 def rbf_problems(resolved: ResolvedRequest) -> list[FieldProblem]:

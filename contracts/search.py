@@ -6,7 +6,7 @@ The arithmetic repeats that of `sampling`, which this package may not import; a 
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
@@ -60,18 +60,19 @@ class Sampler(Strict):
 class StrategyParams(Strict):
     """Base of the members of the union."""
 
+    own_way: ClassVar[bool] = False
+    """Whether the search goes the model's own way, and does not heed how the sampler would."""
+
     def candidate_nfe(self, sampler: Sampler) -> int:
         """NFE that one more scored candidate takes at most: what a further image needs."""
         del sampler
         return 1
 
 
-WALK: Mapping[str, str] = MappingProxyType({"interpolant": "linear", "kernel": "ode", "grid": "linear"})
-"""Sampler settings of the strategies `base` and `best_of_n`, which go the model's own way and no other."""
-
-
 class BaseParams(StrategyParams):
     """One deterministic run of the model: no search."""
+
+    own_way: ClassVar[bool] = True
 
     strategy: Literal["base"] = "base"
 
@@ -82,6 +83,8 @@ class BaseParams(StrategyParams):
 
 class BestOfNParams(StrategyParams):
     """As many deterministic runs as the budget pays for, the best by the reward kept."""
+
+    own_way: ClassVar[bool] = True
 
     strategy: Literal["best_of_n"] = "best_of_n"
     steps: Steps | None = Field(default=None, description="steps of each run; default the sampler's")
@@ -193,6 +196,8 @@ Correlation = Annotated[float, Field(ge=0.0, lt=1.0)]
 class ZeroOrderParams(StrategyParams):
     """Local search over initial noises (arXiv 2501.09732): neighbours of the best noise so far."""
 
+    own_way: ClassVar[bool] = True
+
     strategy: Literal["zero_order"] = "zero_order"
     steps: Steps | None = Field(
         default=None,
@@ -216,6 +221,8 @@ class ZeroOrderParams(StrategyParams):
 
 class SopParams(StrategyParams):
     """Search over paths (arXiv 2501.09732): down by `back`, up by `forward`, branch there, keep the best."""
+
+    own_way: ClassVar[bool] = True
 
     strategy: Literal["sop"] = "sop"
     paths: int = Field(default=2, ge=1, le=64, description="survivors of a round")
@@ -304,6 +311,8 @@ class CodeParams(StrategyParams):
 
 class EvolutionParams(StrategyParams):
     """Selection and mutation of latents at falling noise levels, after EvoSearch (arXiv 2505.17618)."""
+
+    own_way: ClassVar[bool] = True
 
     strategy: Literal["evolution"] = "evolution"
     generations: Annotated[int, Field(ge=1, le=200)] = 5

@@ -162,6 +162,12 @@ def test_every_problem_is_named_at_once(client: httpx.Client) -> None:
     [
         ('"search": {"strategy": "x"}', sorted(STRATEGIES)),
         ('"search": {"strategy": "base"}, "sampler": {"kernel": "ddim"}', ["ode"]),
+        ('"search": {"strategy": "base"}, "sampler": {"diffusion": "flow_grpo"}', ["square"]),
+        ('"search": {"strategy": "zero_order"}, "sampler": {"kernel": "euler_maruyama"}', ["ode"]),
+        ('"search": {"strategy": "sop"}, "sampler": {"grid": "quadratic"}', ["linear"]),
+        ('"search": {"strategy": "evolution"}, "sampler": {"diffusion_scale": 0.5}', ["3.0"]),
+        ('"sampler": {"eta": 0.5}', ["1.0"]),
+        ('"sampler": {"kernel": "ddim", "diffusion": "sin"}', ["square"]),
         ('"search": {"strategy": "best_of_n"}, "sampler": {"interpolant": "vp"}', ["linear"]),
         ('"search": {"strategy": "rbf", "mode": "x"}', ["upstream", "rollover"]),
         ('"search": {"strategy": "rbf", "mode": "upstream", "start": "top"}', ["best"]),
@@ -172,6 +178,23 @@ def test_every_problem_is_named_at_once(client: httpx.Client) -> None:
 def test_what_is_allowed_is_listed(client: httpx.Client, posted: str, allowed: list[str]) -> None:
     problem = refused(post(client, f'{{"prompt": "x", {posted}}}'), 422, "invalid_request")
     assert problem["errors"][0]["allowed"] == allowed
+
+
+@pytest.mark.parametrize("path", ["/v1/generations", "/v1/quotes", "/v1/images/generations"])
+def test_a_setting_that_is_not_heeded_is_refused_with_what_to_do(client: httpx.Client, path: str) -> None:
+    def told(**body: object) -> str:
+        problem = refused(client.post(path, json={"prompt": "x", **body}), 422, "invalid_request")
+        return problem["errors"][0]["detail"]
+
+    assert told(search={"strategy": "zero_order"}, sampler={"interpolant": "vp"}) == (
+        "Must be 'linear' for strategy 'zero_order', which goes the model's own way and heeds only `steps` "
+        "and `reward_guidance` of the sampler. "
+        "Leave it out, or search with one of 'rbf', 'smc', 'code', 'svdd'."
+    )
+    assert told(sampler={"eta": 0.5}) == (
+        "Must be 1.0 with kernel 'euler_maruyama', which does not read it. "
+        "Leave it out, or name kernel 'ddim'."
+    )
 
 
 def test_a_missing_prompt(client: httpx.Client) -> None:

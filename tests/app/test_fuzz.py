@@ -52,7 +52,7 @@ BEYOND_SCHEMA = {
     r"/search/first_level: ": "depends on `mode`, and on `sampler`",
     r"/search/initial_noises: ": "compares two fields, where `start` is 'top'",
     r"/sampler/steps: .*'rbf'": "depends on `search`",
-    r"/sampler/\w+: Must be '.*' for strategy": "depends on `search`",
+    r"/sampler/\w+: Must be .* (for strategy|with kernel) '": "depends on `search`, and on `kernel`",
     r"/(num_images|n): .*'base'": "depends on `search`",
     r"/reward(/\d+)?(/name)?: .*differentiable": "depends on `sampler`",
     r"/reward: (Names a reward twice|At least one weight)": "is said of all terms together",

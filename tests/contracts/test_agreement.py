@@ -3,22 +3,24 @@
 from collections import Counter
 from itertools import count
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from contracts.errors import InvalidRequestError
+from contracts.heeded import WALK
 from contracts.plans import plan_of
 from contracts.requests import ResolvedRequest
 from contracts.resolution import accept, needed_nfe
 from contracts.rewards import BUNDLED
-from contracts.search import STRATEGY_PARAMS, WALK
+from contracts.search import STRATEGY_PARAMS, Diffusion, Grid, Interpolant, Kernel, SamplerRequest
 from models import registry
 from models.rewards.protocol import Facts
 from sampling.problem import Problem, Scores
 from sampling.sampler import Sampler
 from sampling.strategies import STRATEGIES, make_strategy
-from tests.sampling.worlds import candidates, rounds
+from tests.sampling.oracle import MIXTURE
+from tests.sampling.worlds import candidates, problem, rounds
 
 SEARCHES = [
     {"strategy": "base"},
@@ -204,3 +206,56 @@ def test_the_facts_are_those_of_the_reward(name: str) -> None:
 def test_strategies_that_go_the_models_own_way_say_which(strategy: str) -> None:
     made = make_strategy(strategy, {})
     assert {name: getattr(made, name) for name in WALK} == WALK
+
+
+SETTINGS: dict[str, tuple[Any, ...]] = {
+    "interpolant": get_args(Interpolant),
+    "kernel": get_args(Kernel),
+    "steps": (4, 5),
+    "grid": get_args(Grid),
+    "diffusion": get_args(Diffusion),
+    "diffusion_scale": (0.7, 3.0),
+    "eta": (0.0, 0.5, 1.0),
+    "reward_guidance": (0.0, 0.3),
+}
+"""Values of every setting of the sampler."""
+
+
+def uneven(steps: int) -> tuple[float, ...]:
+    """Times of a model whose own pipeline goes by its number of steps, all the way."""
+    return tuple((1 - i / steps) ** 2 for i in range(steps + 1))
+
+
+def found(search: dict[str, Any], sampler: dict[str, Any]) -> list[object]:
+    """What a search on the mixture comes to, in order."""
+    parameters = {name: value for name, value in search.items() if name != "strategy"}
+    made = problem(70, sampler=sampler, velocity=MIXTURE.velocity, schedule=uneven)
+    return [(c.reward, c.x.tolist()) for c in candidates(rounds(search["strategy"], parameters, made))]
+
+
+def kernels(strategy: str) -> tuple[str, ...]:
+    """Those that a search can be told to step with."""
+    return (WALK["kernel"],) if STRATEGY_PARAMS[strategy].own_way else get_args(Kernel)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "kernel"), [(name, kernel) for name in sorted(STRATEGIES) for kernel in kernels(name)]
+)
+def test_a_setting_of_the_sampler_is_heeded_or_refused(strategy: str, kernel: str) -> None:
+    assert set(SETTINGS) == set(SamplerRequest.model_fields)
+    body = {"prompt": "x", "search": {"strategy": strategy}, "budget": {"nfe": 70}}
+    named = {"steps": 5, "kernel": kernel}
+    resolved = accept(body | {"sampler": named})
+    search, shown = resolved.search.model_dump(), resolved.sampler.model_dump()
+    plain = found(search, shown)
+    for name, value in ((name, value) for name, values in SETTINGS.items() for value in values):
+        try:
+            accepted = accept(body | {"sampler": named | {name: value}})
+        except InvalidRequestError as error:
+            [refusal] = error.problems
+            assert (refusal.pointer, refusal.allowed) == (f"/sampler/{name}", [str(shown[name])])
+            assert found(search, shown | {name: value}) == plain
+        else:
+            other = accepted.sampler.model_dump()
+            assert other[name] == value
+            assert (found(accepted.search.model_dump(), other) == plain) == (value == shown[name])

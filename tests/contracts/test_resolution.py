@@ -22,6 +22,32 @@ def test_a_resolved_request_resolves_to_itself() -> None:
     assert accept(resolved.model_dump(mode="json")) == resolved
 
 
+NOISY = {"kernel": "ddim", "eta": 0.5, "diffusion": "flow_grpo", "grid": "linear"}
+"""Defaults of a model for its sampler, of which no kernel reads all."""
+
+
+@pytest.mark.parametrize("kernel", [{}, {"kernel": "ode"}, {"kernel": "euler_maruyama"}], ids=str)
+@pytest.mark.parametrize("strategy", sorted(STRATEGY_PARAMS))
+def test_whatever_the_models_defaults_a_resolved_request_resolves_to_itself(
+    strategy: str, kernel: dict[str, str]
+) -> None:
+    models = {"shapes": MODELS["shapes"].model_copy(update={"defaults": Defaults(sampler=NOISY)})}
+    body = {"prompt": "x", "search": {"strategy": strategy}, "baseline": True}
+    sampler = {} if STRATEGY_PARAMS[strategy].own_way else kernel
+    resolved = accept(body | {"sampler": sampler}, models)
+    assert accept(resolved.model_dump(mode="json"), models) == resolved
+    shown = resolved.sampler
+    assert shown.eta == (0.5 if shown.kernel == "ddim" else 1.0)
+    noise = ("flow_grpo", 0.7) if shown.kernel == "euler_maruyama" else ("square", 3.0)
+    assert (shown.diffusion, shown.diffusion_scale) == noise
+
+
+def test_a_job_stored_before_its_sampler_was_refused_is_read_as_it_was() -> None:
+    stored = accept({"prompt": "x", "search": {"strategy": "zero_order"}}).model_dump()
+    stored["sampler"] |= {"interpolant": "vp", "kernel": "euler_maruyama", "grid": "quadratic", "eta": 0.5}
+    assert ResolvedRequest.model_validate(stored).model_dump() == stored
+
+
 def test_a_resolved_request_survives_json() -> None:
     resolved = accept(
         {"prompt": "x", "search": {"strategy": "best_of_n"}, "reward": ["brightness", "sharpness"]}

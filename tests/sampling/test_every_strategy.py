@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sampling.checkpoint import restore, save
+from sampling.diffusions import DIFFUSIONS
 from sampling.errors import BudgetTooSmallError
+from sampling.grids import GRIDS
 from sampling.problem import Problem, Scores
 from sampling.search import search
 from sampling.state import State
@@ -92,6 +94,10 @@ samplers = st.fixed_dictionaries(
         "steps": st.integers(2, 5),
         "interpolant": st.sampled_from(["linear", "vp"]),
         "kernel": st.sampled_from(["ode", "euler_maruyama", "ddim"]),
+        "grid": st.sampled_from(sorted(GRIDS)),
+        "diffusion": st.sampled_from(sorted(DIFFUSIONS)),
+        "diffusion_scale": st.sampled_from([0.0, 0.7, 3.0]),
+        "eta": st.sampled_from([0.0, 0.5, 1.0]),
         "reward_guidance": st.sampled_from([0.0, 0.3]),
     }
 )
