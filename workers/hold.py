@@ -45,7 +45,10 @@ class Mark(NamedTuple):
 
 
 class Told(NamedTuple):
-    """What the stream has of the search already: an execution that does it again does not tell it again."""
+    """What the stream has of the search already: an execution that does it again does not tell it again.
+
+    A level is known by its chain and the candidate told before it: a strategy may leave one many times.
+    """
 
     candidates: frozenset[int] = frozenset()
     levels: frozenset[tuple[int, int]] = frozenset()
@@ -225,10 +228,16 @@ class Hold:
 def told_of(texts: Sequence[str]) -> Told:
     """What a stream tells of a search."""
     events = [decode(text) for text in texts]
+    levels, nfe = set[tuple[int, int]](), 0
+    for event in events:
+        if isinstance(event, CandidateEvent):
+            nfe = event.nfe
+        elif isinstance(event, LevelEvent):
+            levels.add((event.chain, nfe))
     resumed = [event for event in events if isinstance(event, Resumed)]
     return Told(
         candidates=frozenset(event.nfe for event in events if isinstance(event, CandidateEvent)),
-        levels=frozenset((event.chain, event.level) for event in events if isinstance(event, LevelEvent)),
+        levels=frozenset(levels),
         baseline=any(isinstance(event, BaselineEvent) for event in events),
         nfe_redone=sum(event.nfe_redone for event in resumed),
         baseline_nfe_redone=sum(event.baseline_nfe_redone for event in resumed),

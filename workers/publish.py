@@ -25,6 +25,7 @@ class Update:
     """What one round has to tell: candidates, levels with their pictures, and how far the job is.
 
     Args:
+        levels: of the last of the candidates, one for each chain at most.
         baseline: the search has ended before this round, and its baseline begins.
         standing: to be saved once all of this is told; None: not after this round.
     """
@@ -90,7 +91,7 @@ class Publisher:
         for update in updates:
             events += [each for each in update.candidates if each.nfe not in self.hold.told.candidates]
             for level, picture in update.levels:
-                if (level.chain, level.level) not in self.hold.told.levels:
+                if (level.chain, update.candidates[-1].nfe) not in self.hold.told.levels:
                     events.append(self._with_preview(level, picture, self.hold.last_seq + len(events) + 1))
             if update.baseline and not self.hold.told.baseline:
                 events.append(update.baseline)

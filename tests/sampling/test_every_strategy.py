@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import count, pairwise
 from typing import Any
 
@@ -184,6 +185,22 @@ def test_the_budget_is_kept_and_every_evaluation_told(
     assert len(set(places)) == len(places)
     assert all(0 < c.t_next <= c.t <= 1 for c in got)
     assert state.levels == tuple(level for one in done for level in one.levels)
+
+
+@settings(max_examples=200, deadline=None)
+@given(tried=searches, sampler=samplers, more=more, seed=seeds, max_batch=st.integers(1, 3))
+def test_a_level_is_known_by_its_chain_and_the_evaluation_it_is_left_after(
+    tried: Search, sampler: dict[str, Any], more: int, seed: int, max_batch: int
+) -> None:
+    made = affordable(tried, sampler, more, seed)
+
+    def left(made: Problem) -> list[tuple[int, int]]:
+        done = rounds(*tried, made)
+        return [(level.chain, one.candidates[-1].nfe) for one in done for level in one.levels]
+
+    told = left(made)
+    assert len(set(told)) == len(told)
+    assert left(replace(made, max_batch=max_batch)) == told
 
 
 @settings(max_examples=200, deadline=None)

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from contracts.jobs import Record, Status, hash_fields
 from contracts.keys import checkpoints_path, preview_path, trace_path
 from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
 from models.rewards.brightness import Brightness
+from sampling.strategies import STRATEGIES
 from tests.workers.conftest import Deadly, Desk, Faulty, Gate, KilledError, cancel
 from workers.checkpoints import EVERY_NFE, Checkpoints, Standing
 from workers.failures import StorageFailedError
@@ -29,6 +31,18 @@ SEARCHES: list[dict[str, Any]] = [
     {"search": {"strategy": "smc"}, "sampler": {"steps": 4}},
     {"sampler": {"reward_guidance": 30.0}},
 ]
+KILLED: list[tuple[dict[str, Any], float]] = [
+    *product(SEARCHES, [0.0, 0.1, 0.5, 0.99]),
+    ({"search": {"strategy": "base"}}, 0.5),
+    ({"search": {"strategy": "best_of_n"}}, 0.5),
+    ({"search": {"strategy": "zero_order", "steps": 1, "correlation": 0.0, "finish_steps": 2}}, 0.1),
+    ({"search": {"strategy": "sop"}, "budget": {"nfe": 70}}, 0.5),
+    ({"search": {"strategy": "code"}}, 0.5),
+    ({"search": {"strategy": "svdd"}}, 0.5),
+    # A generation has the number of the level that the finish is at.
+    ({"search": {"strategy": "evolution", "generations": 6}, "sampler": {"steps": 5}}, 0.8),
+]
+"""Searches, and the part of their reward's calls after which their execution vanishes."""
 
 
 def killed(desk: Desk, job: str, at_call: int) -> None:
@@ -68,8 +82,11 @@ def previews(desk: Desk, job: str) -> list[bytes | None]:
     return [path.read_bytes() if path.exists() else None for path in paths]
 
 
-@pytest.mark.parametrize("body", SEARCHES, ids=str)
-@pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.99])
+def test_every_strategy_is_disturbed() -> None:
+    assert {body.get("search", {}).get("strategy", "rbf") for body, _ in KILLED} == set(STRATEGIES)
+
+
+@pytest.mark.parametrize(("body", "part"), KILLED, ids=str)
 def test_a_job_whose_execution_vanishes_ends_as_if_nothing_had_been(
     desk: Desk, body: dict[str, Any], part: float
 ) -> None:
