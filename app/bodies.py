@@ -1,6 +1,7 @@
 """Read a posted JSON body: its type, its size while it streams in, its syntax."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import AsyncIterator
 from email.message import Message
@@ -12,10 +13,12 @@ from app.problems import ProblemError
 
 DRAIN_FACTOR = 16
 """How many times the limit is read and thrown away, so that a client gets the answer and not a reset."""
+IMAGE = re.compile(rb'"image"[ \t\r\n]*:[ \t\r\n]*"')
+"""What the image of a submission follows: inside a text of JSON, a quote has a backslash before it."""
 
 
-async def posted_json(request: Request, limit: int) -> object:
-    """Return the parsed body of at most `limit` bytes.
+async def posted_json(request: Request, limit: int, image: int = 0) -> object:
+    """Return the parsed body of at most `limit` bytes, and `image` more for an image in it.
 
     NaN and infinite numbers are parsed, so that the refusal can point at their field.
 
@@ -23,7 +26,7 @@ async def posted_json(request: Request, limit: int) -> object:
         ProblemError: 415, 413 or 400.
     """
     check_type(request)
-    body = await limited(request.stream(), limit)
+    body = await limited(request.stream(), limit, image)
     try:
         payload = from_json(body, allow_inf_nan=True)
         repeated = repeated_name(body.decode())
@@ -58,16 +61,28 @@ def check_type(request: Request) -> None:
         raise ProblemError("unsupported_media_type", "Send the body without 'Content-Encoding'.")
 
 
-async def limited(stream: AsyncIterator[bytes], limit: int) -> bytes:
-    """Collect a stream of at most `limit` bytes."""
+async def limited(stream: AsyncIterator[bytes], limit: int, image: int) -> bytes:
+    """Collect a stream of at most `limit` bytes, and `image` more for an image in it."""
     body = bytearray()
-    size = 0
+    size, most = 0, limit + image
     async for chunk in stream:
         size += len(chunk)
-        if size <= limit:
+        if size <= most:
             body += chunk
-        elif size > DRAIN_FACTOR * limit:
+        elif size > DRAIN_FACTOR * most:
             break
-    if size > limit:
-        raise ProblemError("body_too_large", f"The body may have at most {limit} bytes.")
+    if size > most or beside_image(body, limit) > limit:
+        more = f" beside its image, and {most} with it" if image else ""
+        raise ProblemError("body_too_large", f"The body may have at most {limit} bytes{more}.")
     return bytes(body)
+
+
+def beside_image(body: bytearray, limit: int) -> int:
+    """Return how many bytes of a body are not the text of its image, looked for in the first `limit`.
+
+    It is counted as it was sent, backslashes included, and before anything is parsed: a body of many small
+    values takes seconds, one long text does not.
+    """
+    begins = [found.end() for found in IMAGE.finditer(body, 0, limit)]
+    # To the next quote: base64 has none.
+    return len(body) - max([0, *(body.find(b'"', begin) - begin for begin in begins)])

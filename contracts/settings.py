@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     max_nfe: int = Field(default=5000, ge=1, description="largest NFE budget of a submission")
     max_prompt_chars: int = Field(default=2000, ge=1, description="longest prompt, in characters")
     max_body_bytes: int = Field(
-        default=65536, ge=1, description="largest request body, in bytes; one with an image may have more"
+        default=65536, ge=1, description="largest request body, in bytes, an image in it not counted"
     )
     max_image_bytes: int = Field(
         default=10 * 2**20,
@@ -203,10 +203,10 @@ class Settings(BaseSettings):
         return {name: self.entries[name].facts(name) for name in self.models}
 
     @property
-    def max_submission_bytes(self) -> int:
-        """Largest body of a submission: with room for an image in base64 where some model takes one."""
+    def image_room(self) -> int:
+        """Bytes that a submission may have more for its image in base64; 0 where no model takes one."""
         takes = any(model.image != "none" for model in self.served.values())
-        return self.max_body_bytes + (self.max_image_bytes * 3 // 2 if takes else 0)
+        return self.max_image_bytes * 3 // 2 if takes else 0
 
     @property
     def artifacts(self) -> str:

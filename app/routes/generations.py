@@ -69,7 +69,8 @@ async def submit(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Queue a search; the answer names its place in `Location`."""
-    payload = await posted_json(request, services.settings.max_submission_bytes)
+    settings = services.settings
+    payload = await posted_json(request, settings.max_body_bytes, settings.image_room)
     accepted = await jobs.submit(services, caller, payload, idempotency_key)
     return await queued(request, services, caller, accepted, prefer)
 

@@ -20,5 +20,6 @@ router = APIRouter(prefix="/v1/quotes", tags=["generations"], responses=REFUSALS
 )
 async def quoted(request: Request, services: ServicesDep, caller: CallerDep) -> Quote:
     """Resolve a submission, lay out its budget, and estimate its time; nothing is queued or charged."""
-    payload = await posted_json(request, services.settings.max_submission_bytes)
+    settings = services.settings
+    payload = await posted_json(request, settings.max_body_bytes, settings.image_room)
     return await jobs.quoted(services, caller, payload)

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -324,6 +324,35 @@ def test_bodies_are_larger_only_where_an_image_may_be_in_them(
     assert problem["errors"][0]["pointer"] == "/image"
     refused(post(editor, large * 2), 413, "body_too_large")
     refused(post(client, large), 413, "body_too_large")
+
+
+@pytest.mark.parametrize("route", ["/v1/generations", "/v1/quotes"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"prompt": "x", "metadata": [{}] * 1600},
+        {"prompt": "x" * 6000},
+        {"prompt": "x", "image": "", "metadata": {"image": "x", "images": "x" * 6000}},
+        {"prompt": "x", "image": base64_of(PNG), "metadata": [{}] * 1600},
+    ],
+    ids=["no image", "a long text", "not the image", "beside an image"],
+)
+def test_only_an_image_makes_a_body_larger(editor: httpx.Client, route: str, body: dict[str, Any]) -> None:
+    problem = refused(editor.post(route, json=body), 413, "body_too_large")
+    assert "4096 bytes beside its image" in problem["detail"]
+
+
+@pytest.mark.parametrize("before", ['"metadata": {"image": "x"}, ', ""])
+@pytest.mark.parametrize("escape", [str, lambda text: text.replace("/", "\\/")], ids=["plain", "escaped"])
+def test_an_image_leaves_the_rest_of_a_body_its_room(
+    editor: httpx.Client, before: str, escape: Callable[[str], str]
+) -> None:
+    """Some writers of JSON put a backslash before each slash, of which this has many."""
+    image = escape(base64_of(PNG + b"\xff" * 30_000))
+    for room, status in ((4096, 202), (4097, 413)):
+        body = f'{{"prompt": "x", {before}"image" : "{image}"}}'.ljust(len(image) + room)
+        answer = editor.post("/v1/generations", content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == status, answer.text
 
 
 def test_a_store_that_refuses_takes_no_job(editor: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
