@@ -3,13 +3,14 @@
 python -m benchmarks.compare --nfe 100
 python -m benchmarks.compare --model mine --reward pickscore --held-out siglip --prompts prompts.txt
 
-It runs what the service runs: the settings of a submission, resolved with the model's defaults.
+It runs what the service runs: the settings of a submission, resolved with the model's defaults. After every
+ten prompts it writes what there is, so that a run that is stopped has a table of the prompts before.
 """
 
 import argparse
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,8 +131,8 @@ def measure(engine: Engine, request: ResolvedRequest, image: Image.Image | None)
 
 def compared(
     engine: Engine, ask: Ask, prompts: Sequence[str], field: Field, chosen: argparse.Namespace
-) -> dict[str, Found]:
-    """Run all methods on all prompts, by the same seeds; tell now and then how far it is."""
+) -> Iterator[dict[str, Found]]:
+    """Run all methods on all prompts, by the same seeds; what there is after every ten, and at the end."""
     image = read_image(chosen.image) if chosen.image else None
     rows: dict[str, Found] = {name: {} for name in field.methods}
     for index, prompt in enumerate(prompts):
@@ -140,10 +141,8 @@ def compared(
             runs = [measure(engine, ask(prompt, seed, name), image) for seed in seeds]
             for reward in runs[0]:
                 found.setdefault(reward, []).append(statistics.fmean(run[reward] for run in runs))
-        if (index + 1) % 10 == 0:
-            means = {name: round(statistics.fmean(found["given"]), 3) for name, found in rows.items()}
-            print(f"{index + 1} of {len(prompts)}: {means}", flush=True)
-    return rows
+        if (index + 1) % 10 == 0 or index + 1 == len(prompts):
+            yield rows
 
 
 def summary(rows: Mapping[str, Found], field: Field, titles: Mapping[str, str]) -> str:
@@ -190,25 +189,29 @@ def run(chosen: argparse.Namespace) -> None:
     engine = Engine.load(chosen.model, WorkerSettings(), reward_needs(settings), settings.entries)
     ask = asking(settings, chosen)
     field = field_of(ask, prompts[0], chosen.methods)
-    rows = compared(engine, ask, prompts, field, chosen)
-    request = ask(prompts[0], 0, DEFAULT)
+    resolved = {name: ask(prompts[0], 0, name) for name in field.methods}
     titles = {
-        "given": f"{request.reward[0].name} (given)",
-        **{name: f"{name} (held out)" for name in request.held_out},
+        "given": f"{resolved[DEFAULT].reward[0].name} (given)",
+        **{name: f"{name} (held out)" for name in resolved[DEFAULT].held_out},
     }
     facts = {
         "settings": {name: str(v) if isinstance(v, Path) else v for name, v in vars(chosen).items()},
         "weights": engine.weights,
         "device": str(engine.device),
         "methods": {
-            name: ask(prompts[0], 0, name).model_dump(include={"search", "sampler"}) for name in rows
+            name: request.model_dump(include={"search", "sampler"}) for name, request in resolved.items()
         },
         "alike": field.alike,
         "refused": field.refused,
-        "prompts": prompts,
-        "rows": rows,
     }
-    save(f"compare_{chosen.model}", facts, summary(rows, field, titles))
+    for rows in compared(engine, ask, prompts, field, chosen):
+        done = prompts[: len(rows[DEFAULT]["given"])]
+        told = f"{len(done)} prompts of {len(prompts)}, seeds of each: {chosen.seeds}, NFE: {chosen.nfe}."
+        save(
+            f"compare_{chosen.model}",
+            {**facts, "prompts": done, "rows": rows},
+            f"{told}\n\n{summary(rows, field, titles)}",
+        )
 
 
 def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:

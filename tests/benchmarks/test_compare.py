@@ -8,9 +8,13 @@ import pytest
 
 from benchmarks import cells, compare, search
 from benchmarks.compare import DEFAULT, METHODS, Field, main, summary
+from benchmarks.methods import seed_of
 from benchmarks.tables import save
+from contracts.requests import ResolvedRequest
 from models.shapes.captions import CALIBRATION, captions
 from tests.models.conftest import make_flux
+from workers.engine import Engine
+from workers.failures import JobFailedError
 
 SIZE = "{ minimum = 64, maximum = 64, multiple = 64, default = 64 }"
 ENTRY = f"""
@@ -62,6 +66,26 @@ def test_a_model_of_ones_own_is_compared_on_prompts_of_ones_own(mine: list[str],
     main([*mine, "--count", "2", "--methods", "svdd"])
     once = json.loads((tmp_path / "compare_mine.json").read_text(encoding="utf-8"))["rows"]
     assert once["svdd"] != rows["svdd"], "the mean over two seeds is not the first's"
+
+
+def test_a_run_that_ends_early_leaves_a_table_of_every_ten_prompts(
+    mine: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a red circle\n" * 11, encoding="utf-8")
+    whole = compare.measure
+
+    def failing(engine: Engine, request: ResolvedRequest, image: None) -> dict[str, float]:
+        if request.seed == seed_of(10, 0):
+            raise JobFailedError("out of power")
+        return whole(engine, request, image)
+
+    monkeypatch.setattr(compare, "measure", failing)
+    with pytest.raises(SystemExit, match="out of power"):
+        main([*mine, "--prompts", str(prompts), "--methods", "best_of_n, 1 step"])
+    assert "10 prompts of 11, seeds of each: 1, NFE: 20." in (tmp_path / "compare_mine.md").read_text(
+        encoding="utf-8"
+    )
 
 
 @pytest.mark.parametrize(
