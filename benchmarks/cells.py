@@ -16,7 +16,7 @@ DECIDES = (
     *(f"models/{name}.py" for name in ("modular", "families", "processors", "weights")),
     *(f"models/rewards/{name}.py" for name in ("composite", "scene_match", "object_count", "scene_exact")),
     *(f"models/shapes/{name}" for name in ("world.py", "judge.py", "detector.*", "weights/**/*.*")),
-    *(f"benchmarks/{name}.py" for name in ("crowd", "methods", "setup", "together")),
+    *(f"benchmarks/{name}.py" for name in ("crowd", "methods", "recall", "setup", "together")),
 )
 """What computes a cell."""
 APART = ("sampling/calibration.py", "sampling/checkpoint.py")

@@ -27,6 +27,7 @@ from benchmarks.cells import Cell, Cells, Result
 from benchmarks.crowd import PRECISIONS, Crowd
 from benchmarks.methods import BASE_NFE, CHOSEN_ON, METHODS, ORDER, TABLE, Stage
 from benchmarks.pictures import print_of
+from benchmarks.recall import Recall
 from benchmarks.setup import picture
 from benchmarks.together import Ask, together
 from models.shapes.world import hard_prompts
@@ -40,8 +41,10 @@ CHECKED = 5
 they were, or the method begins anew.
 
 Not all: in another precision, or on another processor, rounding turns a close decision now and then."""
-BLOCK = 40
-"""Prompts whose cells are made before those of further ones."""
+BLOCK = 4
+"""Prompts whose cells are made before those of further ones: few, as `Recall` keeps what they share."""
+KEPT = {"velocity": 60_000, "look": 40_000}
+"""Rows of which the networks' answers are kept, by the kind of call: 2 GB, most of it pictures."""
 
 Made = tuple[Cell, Result]
 
@@ -123,8 +126,9 @@ def measured(asked: Iterable[Cell], device: Device) -> Iterator[Made]:
     if (first := next(todo, None)) is None:
         return
     crowd = Crowd(prompts(), device.name, first.precision)
+    recalled = {kind: Recall(crowd.serve[kind], keep) for kind, keep in KEPT.items()}
     searches = (partial(measure, crowd, cell) for each in ([first], todo) for cell in each)
-    yield from together(searches, crowd.serve, device.rows, device.most)
+    yield from together(searches, crowd.serve | recalled, device.rows, device.most)
 
 
 @cache
@@ -143,7 +147,7 @@ def draws_of(state: State) -> str:
 
 
 def work(todo: "Queue[Cell | None]", device: Device, until: float, made: "Queue[Made | None]") -> None:
-    """Make the cells of a queue that other processes take from too, until it or the time is at an end."""
+    """Make the cells of a queue, until it or the time is at an end."""
 
     def mine() -> Iterator[Cell]:
         while time.time() < until and (cell := next_of(todo)):
@@ -166,6 +170,8 @@ def next_of(todo: "Queue[Cell | None]") -> Cell | None:
 def make(asked: Sequence[Cell], device: Device, until: float = math.inf) -> Iterator[Made]:
     """Make cells in several processes, as they end; what is under way when the time is over is finished.
 
+    Those of one prompt and seed are made in one process, which knows what they share.
+
     Args:
         asked: all of one precision.
         device: where, and in how many processes.
@@ -175,14 +181,15 @@ def make(asked: Sequence[Cell], device: Device, until: float = math.inf) -> Iter
         RuntimeError: a process ended before its work did.
     """
     context = get_context("spawn")
-    todo, made = context.Queue(), context.Queue()
-    todo.cancel_join_thread()  # what is left when the time is over is nobody's
-    processes = min(device.processes, len(asked))
-    for cell in (*asked, *[None] * processes):
-        todo.put(cell)
-    started = [
-        context.Process(target=work, args=(todo, device, until, made), daemon=True) for _ in range(processes)
-    ]
+    made = context.Queue()
+    starts = {each: number for number, each in enumerate(dict.fromkeys(map(start_of, asked)))}
+    queues: list[Queue[Cell | None]] = [context.Queue() for _ in range(min(device.processes, len(starts)))]
+    for cell in asked:
+        queues[starts[start_of(cell)] % len(queues)].put(cell)
+    for todo in queues:
+        todo.cancel_join_thread()  # what is left when the time is over is nobody's
+        todo.put(None)
+    started = [context.Process(target=work, args=(todo, device, until, made), daemon=True) for todo in queues]
     for process in started:
         process.start()
     left = len(started)
@@ -198,6 +205,11 @@ def make(asked: Sequence[Cell], device: Device, until: float = math.inf) -> Iter
             yield one
     for process in started:
         process.join()
+
+
+def start_of(cell: Cell) -> tuple[int, int]:
+    """What cells that begin alike have in common."""
+    return cell.prompt, cell.seed
 
 
 def refuse_failed(started: Sequence[BaseProcess]) -> None:

@@ -78,11 +78,13 @@ def remake(asked: Sequence[Cell]) -> Iterator[Made]:
 
 def test_processes_make_each_cell_once_and_none_after_the_time(made: Cells) -> None:
     two = Device(rows=24, most=8, processes=2)
-    found = [*make([BASE, RBF], two)]
-    assert sorted(cell.method for cell, _ in found) == ["base", "rbf"]
-    for cell, result in found:
-        assert result.given == pytest.approx(made[cell].given, abs=1e-4)
-    assert [*make([BASE, RBF], two, until=0.0)] == []
+    others = [replace(BASE, seed=seed) for seed in range(1, 4)]
+    found = [*make([BASE, RBF, *others], two)]
+    assert sorted(cell for cell, _ in found) == sorted([BASE, RBF, *others])
+    assert {cell: result.given for cell, result in found if cell in made} == {
+        cell: pytest.approx(made[cell].given, abs=1e-4) for cell in made
+    }
+    assert [*make([BASE, RBF, *others], two, until=0.0)] == []
 
 
 def test_a_process_that_fails_is_not_passed_over() -> None:
@@ -91,7 +93,7 @@ def test_a_process_that_fails_is_not_passed_over() -> None:
 
 
 def test_a_process_that_is_killed_is_not_waited_for() -> None:
-    making = make([replace(RBF, nfe=5000), replace(RBF, nfe=5001)], replace(DEVICE, processes=2))
+    making = make([replace(RBF, nfe=5000, seed=seed) for seed in range(2)], replace(DEVICE, processes=2))
 
     def kill() -> None:
         while not multiprocessing.active_children():
