@@ -16,7 +16,7 @@ DECIDES = (
     *(f"models/{name}.py" for name in ("modular", "families", "processors", "weights")),
     *(f"models/rewards/{name}.py" for name in ("composite", "scene_match", "object_count", "scene_exact")),
     *(f"models/shapes/{name}" for name in ("world.py", "judge.py", "detector.*", "weights/**/*.*")),
-    *(f"benchmarks/{name}.py" for name in ("crowd", "methods", "recall", "setup", "together")),
+    *(f"benchmarks/{name}.py" for name in ("ablations", "crowd", "methods", "recall", "setup", "together")),
 )
 """What computes a cell."""
 APART = ("sampling/calibration.py", "sampling/checkpoint.py")
@@ -57,6 +57,8 @@ class Result:
 
 
 Cells = dict[Cell, Result]
+Checked = dict[str, str]
+"""Precision to the digest under which its cells were last made again, a few of them, and held."""
 COLUMNS = [field.name for kind in (Cell, Result) for field in fields(kind)]
 
 
@@ -74,22 +76,28 @@ def decisive() -> list[Path]:
     return sorted(path for pattern in DECIDES for path in ROOT.glob(pattern) if path not in apart)
 
 
-def read(file: Path = FILE) -> tuple[str, Cells]:
-    """The digest that the cells were last checked under, and they; of a line cut off by a kill nothing."""
+def read(file: Path = FILE) -> tuple[Checked, Cells]:
+    """Under what the cells were last checked, and they; of a line cut off by a kill nothing."""
     if not file.exists():
-        return digest(), {}
+        return {}, {}
     first, *lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    words = first.strip("# \n").replace(",", "").split()
     rows = csv.DictReader(line for line in lines if line.endswith("\n"))
-    return first.strip("# \n"), dict(_parsed(row) for row in rows)
+    return dict(zip(words[::2], words[1::2], strict=True)), dict(_parsed(row) for row in rows)
 
 
-def write(cells: Mapping[Cell, Result], file: Path = FILE) -> None:
-    """Write all cells, in order, as checked under the present digest."""
+def write(cells: Mapping[Cell, Result], checked: Mapping[str, str], file: Path = FILE) -> None:
+    """Write all cells, in order, and under what they were checked."""
     file.parent.mkdir(exist_ok=True)
     beside = file.with_suffix(".new")
-    beside.write_text(f"# {digest()}\n{','.join(COLUMNS)}\n", encoding="utf-8")
+    beside.write_text(f"# {listed(checked)}\n{','.join(COLUMNS)}\n", encoding="utf-8")
     append(sorted(cells.items()), beside)
     beside.replace(file)
+
+
+def listed(checked: Mapping[str, str]) -> str:
+    """As in the first line of the file: "bfloat16 f00, float32 ba5"."""
+    return ", ".join(f"{precision} {under}" for precision, under in sorted(checked.items()))
 
 
 def append(cells: Iterable[tuple[Cell, Result]], file: Path = FILE) -> None:

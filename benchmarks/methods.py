@@ -50,13 +50,30 @@ WIDTHS = {
     for width in (2, 4, 8)
 }
 """Several children at a time, the best taken."""
-RIVALS = {"code, 1 chain": Method("code", {"chains": 1}, {})}
+RIVALS = {
+    "code, 1 chain": Method("code", {"chains": 1}, {}),
+    "local search at t = 1, patience 1": Method(
+        "zero_order", {"steps": 1, "finish_steps": 4, "patience": 1}, {}
+    ),
+}
+ABLATED = {
+    "rbf, no rollover": Method("rbf without rollover", {}, {}),
+    "rbf, no finish": Method("rbf", {"finish_steps": 0}, {}),
+    "rbf, the end of the run": Method("rbf, the end of the run", {}, {}),
+    "rbf, upstream, the best of the run": Method(
+        "upstream, the best of the run", {"mode": "upstream", **AUTHORS}, {}
+    ),
+    "rbf, upstream, 12 noises": Method("rbf", {"mode": "upstream", **AUTHORS, "initial_noises": 12}, {}),
+}
+"""The default without one of its ideas, and the authors' way with one of them."""
+DEFAULT_LINEAR = {"rbf, linear SDE": Method("rbf", {}, LINEAR_SDE)}
+"""The default on the other path."""
 GUIDED = {
     f"{strategy}, guidance {strength}": Method(strategy, {}, {"reward_guidance": float(strength)})
     for strategy in ("base", "rbf")
     for strength in (30, 100)
 }
-METHODS = MAIN | KERNELS | SETTINGS | WIDTHS | RIVALS | GUIDED
+METHODS = MAIN | KERNELS | SETTINGS | WIDTHS | RIVALS | ABLATED | DEFAULT_LINEAR | GUIDED
 
 
 @dataclass(frozen=True)
@@ -95,8 +112,10 @@ def seed_of(prompt: int, draw: int) -> int:
 
 
 MATCH, COUNT = ("scene_match",), ("object_count",)
-TABLE, CHOSEN_ON = range(200), range(200, 300)
-"""Prompts that tables are of, and those on which the default's settings were chosen."""
+BUDGETS = (50, 100, 200, 500)
+TABLE, CHOSEN_ON, FRESH = range(200), range(200, 300), range(300, 500)
+"""Prompts that tables are of, that settings were chosen on, and that no choice has seen."""
+DRAWS = range(3)
 LEADING = (
     "rbf",
     "rbf, upstream",
@@ -105,20 +124,20 @@ LEADING = (
     "local search at t = 1",
     "best_of_n, 10 steps",
 )
-"""Those that further seeds of each prompt go to first."""
-VARIED = ("rbf", "rbf, upstream", "svdd", "best_of_n, 1 step")
+"""Those that a claim is about."""
 RIVALLING = ("rbf", "svdd", "svdd, 1 chain", "code", "smc", "evolution", "local search at t = 1", *RIVALS)
 ORDER = (
-    Stage(MATCH, (10, 50, 100, 200, 500), [*MAIN], TABLE),
-    Stage(COUNT, (10, 100, 200), [*MAIN], TABLE),
-    Stage(MATCH, (50, 100, 200, 500), [SMALL_NAME, LARGE_NAME], TABLE),
-    Stage(MATCH, (100,), [*KERNELS], TABLE),
+    *(
+        Stage(rewards, (BASE_NFE, *BUDGETS), [*MAIN], TABLE, draw)
+        for draw in DRAWS
+        for rewards in (MATCH, COUNT)
+    ),
+    Stage(MATCH, BUDGETS, LEADING, FRESH),
     Stage(MATCH, (100, 200), [*RIVALLING, *SETTINGS, *WIDTHS], CHOSEN_ON),
-    Stage(MATCH, (100,), VARIED, range(48), draw=1),
-    Stage(COUNT, (50, 500), [*MAIN], TABLE),
-    Stage(MATCH, (10, 100), [*GUIDED], range(24)),
-    *(Stage(MATCH, (50, 100, 200, 500), LEADING, TABLE, draw) for draw in (1, 2)),
-    *(Stage(MATCH + COUNT, (10, 50, 100, 200, 500), [*MAIN], TABLE, draw) for draw in (1, 2)),
+    *(Stage(MATCH, BUDGETS, [SMALL_NAME, LARGE_NAME, *DEFAULT_LINEAR], TABLE, draw) for draw in DRAWS),
+    Stage(MATCH, (100, 200), ["rbf", "rbf, upstream", *ABLATED], TABLE, draw=1),
+    Stage(MATCH, (100,), [*KERNELS], TABLE),
+    Stage(MATCH, (BASE_NFE, 100), [*GUIDED], range(24)),
 )
 """The most telling first. Within a stage the longest of some prompts come first: one that was stopped has all
 methods of the prompts before those only."""

@@ -3,16 +3,20 @@
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cells import Cell, Cells, Result
+from benchmarks.cells import Cells, Result, listed
 from benchmarks.crowd import PRECISIONS
 from benchmarks.methods import (
+    ABLATED,
     BASE_NFE,
+    BUDGETS,
     CHOSEN_ON,
+    DEFAULT_LINEAR,
+    FRESH,
     GUIDED,
     KERNELS,
     LARGE_NAME,
@@ -30,11 +34,12 @@ from benchmarks.pictures import distance
 from benchmarks.setup import HELD_OUT
 from benchmarks.tables import TABLES, mean_and_error, shown, table
 
-OURS = "rbf"
+OURS, AUTHORS_WAY = "rbf", "rbf, upstream"
 GROUPS: Mapping[str, tuple[range, Sequence[str]]] = {
     "All strategies": (TABLE, [*MAIN]),
-    "Those that lead, on all their seeds": (TABLE, LEADING),
-    "Paths and kernels": (TABLE, [OURS, LARGE_NAME, "svdd", "smc", *KERNELS]),
+    "Those that lead, on prompts that no choice has seen": (FRESH, LEADING),
+    "One idea out, or one in": (TABLE, [OURS, "rbf, upstream", *ABLATED]),
+    "Paths and kernels": (TABLE, [OURS, LARGE_NAME, "svdd", "smc", *KERNELS, *DEFAULT_LINEAR]),
     "Settings, on the prompts they were chosen on": (
         CHOSEN_ON,
         [*RIVALLING, *SETTINGS, *WIDTHS],
@@ -42,17 +47,17 @@ GROUPS: Mapping[str, tuple[range, Sequence[str]]] = {
     "Guidance by the reward's gradient": (TABLE, ["base", OURS, *GUIDED]),
 }
 """By title, the prompts and the methods of a table."""
-BUDGETS = (50, 100, 200, 500)
 REWARDS = ("scene_match", "object_count")
 LEAST = 8
 """Prompts that a table needs."""
 PREFACE = """# search
 
 Made by `python -m benchmarks.search` from benchmarks/results/search.csv; [search.md](../search.md) says what
-is compared. Its cells, by precision and the digest of code and weights that made them: {cells}; those in
-float32 were last checked under {checked}. A search made in several precisions counts as the most precise;
-what the other precisions change stands at the end.
-Mean ± standard error over prompts, all methods of a table on the same prompts and seeds."""
+is compared. Its cells, by precision and the digest of code and weights that made them: {cells}. Some of them
+were last made again, and came out as they were, under: {checked}.
+Mean ± standard error over prompts, all methods of a table on the same prompts and seeds, and in the same
+precision where all have one in common; else each counts as the most precise that it was made in ("mixed").
+What a precision changes stands at the end."""
 IMAGES = TABLES.parent / "images"
 LINES = {
     "rbf": "C3",
@@ -66,59 +71,130 @@ LINES = {
 
 Key = tuple[int, int]
 """Prompt and seed: what cells of two methods are paired by."""
+Found = dict[Key, dict[str, Result]]
+"""One method's searches at one budget, by precision."""
 Value = Callable[[Result], float]
 VALUES: Mapping[str, Value] = {"given": lambda r: r.given, "held_out": lambda r: r.held_out}
 Searches = tuple[str, int]
 """A method at a budget."""
-PLAINEST = "best_of_n, 1 step"
-DIFFERENCES: Mapping[str, Sequence[tuple[Searches, Searches]]] = {
-    "Over one-step best-of-n": [
-        ((PLAINEST, nfe), (method, nfe))
-        for nfe in BUDGETS
-        for method in MAIN
-        if method not in ("base", PLAINEST)
-    ],
-    "The default over those that lead": [
-        ((name, nfe), (OURS, nfe)) for nfe in BUDGETS for name in LEADING if name != OURS
-    ],
-    "Another path or kernel": [
-        ((name.rpartition(", ")[0], nfe), (name, nfe)) for nfe in BUDGETS for name in KERNELS
-    ],
-    "1 chain and 12 noises over the paper's 2 and 25": [
-        ((LARGE_NAME, nfe), (SMALL_NAME, nfe)) for nfe in BUDGETS
-    ],
-    "Four children at a time, the best taken, over one at a time": [
-        ((name, nfe), (f"{name}, width 4", nfe)) for name in (SMALL_NAME, LARGE_NAME) for nfe in BUDGETS
-    ],
-    "Fewer NFE than best-of-n": [(("best_of_n, 10 steps", 500), (OURS, nfe)) for nfe in BUDGETS],
-    "More NFE": [
-        ((method, few), (method, many))
-        for few, many in pairwise(BUDGETS)
-        for method in MAIN
-        if method != "base"
-    ],
+PLAINEST, LOCAL = "best_of_n, 1 step", "local search at t = 1"
+ALL = range(FRESH.stop)
+OVER_LEADING = [((name, nfe), (OURS, nfe)) for nfe in BUDGETS for name in LEADING if name != OURS]
+SMALL_OVER_LARGE = [((LARGE_NAME, nfe), (SMALL_NAME, nfe)) for nfe in BUDGETS]
+DIFFERENCES: Mapping[str, tuple[range, Sequence[tuple[Searches, Searches]]]] = {
+    "Over one-step best-of-n": (
+        TABLE,
+        [
+            ((PLAINEST, nfe), (method, nfe))
+            for nfe in BUDGETS
+            for method in MAIN
+            if method not in ("base", PLAINEST)
+        ],
+    ),
+    "The default over those that lead": (TABLE, OVER_LEADING),
+    "The default over those that lead, on prompts that no choice has seen": (FRESH, OVER_LEADING),
+    "The default over those that lead, on all prompts": (ALL, OVER_LEADING),
+    "Another path or kernel": (
+        TABLE,
+        [((name.rpartition(", ")[0], nfe), (name, nfe)) for nfe in BUDGETS for name in KERNELS],
+    ),
+    "The default on the linear path": (
+        TABLE,
+        [((OURS, nfe), (name, nfe)) for name in DEFAULT_LINEAR for nfe in BUDGETS],
+    ),
+    "One idea out, or one in": (
+        TABLE,
+        [
+            ((AUTHORS_WAY if name.startswith(AUTHORS_WAY) else OURS, nfe), (name, nfe))
+            for name in ABLATED
+            for nfe in BUDGETS
+        ],
+    ),
+    "1 chain and 12 noises over the paper's 2 and 25": (TABLE, SMALL_OVER_LARGE),
+    "1 chain and 12 noises over the paper's 2 and 25, on the prompts of the choice": (
+        CHOSEN_ON,
+        SMALL_OVER_LARGE,
+    ),
+    "1 chain and 12 noises over the paper's 2 and 25, on all prompts": (ALL, SMALL_OVER_LARGE),
+    "Four children at a time, the best taken, over one at a time": (
+        TABLE,
+        [((name, nfe), (f"{name}, width 4", nfe)) for name in (SMALL_NAME, LARGE_NAME) for nfe in BUDGETS],
+    ),
+    "Four children at a time, on the prompts of the choice": (
+        CHOSEN_ON,
+        [((name, nfe), (f"{name}, width 4", nfe)) for name in (SMALL_NAME, LARGE_NAME) for nfe in BUDGETS],
+    ),
+    "Local search that leaves its pivot when no neighbour wins, on the prompts of the choice": (
+        CHOSEN_ON,
+        [((LOCAL, nfe), (f"{LOCAL}, patience 1", nfe)) for nfe in BUDGETS],
+    ),
+    "Fewer NFE than best-of-n": (TABLE, [(("best_of_n, 10 steps", 500), (OURS, nfe)) for nfe in BUDGETS]),
+    "More NFE": (
+        TABLE,
+        [
+            ((method, few), (method, many))
+            for few, many in pairwise(BUDGETS)
+            for method in MAIN
+            if method != "base"
+        ],
+    ),
 }
-"""What is compared pair by pair, each with as many pairs as it has: from, to."""
+"""By title, the prompts, and what is compared pair by pair, each with as many pairs as it has: from, to."""
 
 
-def of(done: Cells, reward: str, nfe: int, method: str, prompts: range = TABLE) -> dict[Key, Result]:
-    """One method's cells at one budget; of those made in several precisions the most precise."""
+@dataclass(frozen=True)
+class Aligned:
+    """Methods on the searches that all of them have, in the order of prompts.
+
+    Args:
+        results: by method.
+        precisions: how many of the searches are compared in which; "mixed" where there is no common one.
+    """
+
+    results: dict[str, dict[Key, Result]]
+    precisions: Counter[str]
+
+    @property
+    def told(self) -> str:
+        """The precisions in words."""
+        if len(self.precisions) == 1:
+            return next(iter(self.precisions))
+        return ", ".join(f"{count} {precision}" for precision, count in sorted(self.precisions.items()))
+
+
+def of(done: Cells, reward: str, nfe: int, method: str, prompts: range = TABLE) -> Found:
+    """One method's cells at one budget."""
     budget = BASE_NFE if METHODS[method].strategy == "base" else nfe
     wanted = (reward, budget, named(method, nfe))
-    own = [c for c in done if (c.reward, c.nfe, c.method) == wanted and c.prompt in prompts]
-    own.sort(key=lambda c: (c.prompt, c.seed, -PRECISIONS.index(c.precision)))
-    return {(c.prompt, c.seed): done[c] for c in own}
+    found: Found = {}
+    for cell in done:
+        if (cell.reward, cell.nfe, cell.method) == wanted and cell.prompt in prompts:
+            found.setdefault((cell.prompt, cell.seed), {})[cell.precision] = done[cell]
+    return found
 
 
-def common(
-    done: Cells, reward: str, nfe: int, methods: Sequence[str], prompts: range = TABLE
-) -> dict[str, dict[Key, Result]]:
-    """The methods that have cells, each with those that all of them have, in the order of prompts."""
+def aligned(found: Mapping[str, Found]) -> Aligned:
+    """See `Aligned`; a search counts in the most precise that all have it in."""
+    results: dict[str, dict[Key, Result]] = {name: {} for name in found}
+    precisions: Counter[str] = Counter()
+    for key in sorted(set.intersection(*map(set, found.values()))) if found else []:
+        shared = [p for p in PRECISIONS if all(p in own[key] for own in found.values())]
+        precisions[shared[0] if shared else "mixed"] += 1
+        for name, own in found.items():
+            results[name][key] = own[key][min(shared or own[key], key=PRECISIONS.index)]
+    return Aligned(results, precisions)
+
+
+def alone(found: Found) -> dict[Key, Result]:
+    """One method's searches, each in the most precise that it was made in."""
+    return aligned({OURS: found}).results[OURS]
+
+
+def common(done: Cells, reward: str, nfe: int, methods: Sequence[str], prompts: range = TABLE) -> Aligned:
+    """The methods that have cells, aligned."""
     # The default is named once, not by its settings too.
     once = [name for name in methods if name == OURS or OURS not in methods or name != named(OURS, nfe)]
-    found = {name: own for name in once if (own := of(done, reward, nfe, name, prompts))}
-    shared = sorted(set.intersection(*map(set, found.values()))) if found else []
-    return {name: {key: own[key] for key in shared} for name, own in found.items()}
+    return aligned({name: own for name in once if (own := of(done, reward, nfe, name, prompts))})
 
 
 def column(results: Mapping[Key, Result], value: Value) -> list[float]:
@@ -127,12 +203,6 @@ def column(results: Mapping[Key, Result], value: Value) -> list[float]:
     for (prompt, _), result in results.items():
         by_prompt.setdefault(prompt, []).append(value(result))
     return [statistics.fmean(values) for values in by_prompt.values()]
-
-
-def in_float32(done: Cells, reward: str, nfe: int, method: str, keys: Sequence[Key]) -> bool:
-    """Whether the searches of a method that a table is of were made in float32."""
-    budget = BASE_NFE if METHODS[method].strategy == "base" else nfe
-    return all(Cell(reward, budget, named(method, nfe), *key) in done for key in keys)
 
 
 def compared(results: Mapping[str, Mapping[Key, Result]], reward: str) -> str:
@@ -155,39 +225,40 @@ def tables(done: Cells) -> Iterable[str]:
     for title, (prompts, methods) in GROUPS.items():
         for reward in REWARDS:
             for nfe in BUDGETS:
-                results = common(done, reward, nfe, methods, prompts)
-                keys = [*results.get(OURS, {})]
+                shared = common(done, reward, nfe, methods, prompts)
+                keys = [*shared.results.get(OURS, {})]
                 count = len({prompt for prompt, _ in keys})
-                if count >= LEAST and len(results) > 2:
-                    size = f"{len(keys)} searches of {count} prompts each"
-                    exact = [name for name in results if in_float32(done, reward, nfe, name, keys)]
-                    size += f" ({', '.join(exact)} in float32)" if exact else ""
-                    yield f"## {title}: {reward}, {nfe} NFE, {size}\n\n{compared(results, reward)}"
-    for title, pairs in DIFFERENCES.items():
+                if count >= LEAST and len(shared.results) > 2:
+                    size = f"{len(keys)} searches of {count} prompts each ({shared.told})"
+                    told = compared(shared.results, reward)
+                    yield f"## {title}: {reward}, {nfe} NFE, {size}\n\n{told}"
+    for title, (prompts, pairs) in DIFFERENCES.items():
         for reward in REWARDS:
-            if gains := differences(done, reward, pairs):
+            if gains := differences(done, reward, pairs, prompts):
                 yield f"## {title}: {reward}, differences by pairs\n\n{gains}"
     for reward in REWARDS:
         if told := precisions(done, reward):
             yield f"## Precision: {reward}\n\n{told}"
 
 
-def differences(done: Cells, reward: str, pairs: Sequence[tuple[Searches, Searches]]) -> str:
+def differences(
+    done: Cells, reward: str, pairs: Sequence[tuple[Searches, Searches]], prompts: range = TABLE
+) -> str:
     """A table: what the latter of two kinds of search has over the former, by pairs; empty without any."""
     lines: list[list[str]] = []
     for (method, nfe), (other, budget) in pairs:
-        one, two = of(done, reward, nfe, method), of(done, reward, budget, other)
-        keys = sorted(one.keys() & two.keys())
-        if len({prompt for prompt, *_ in keys}) < LEAST:
-            continue
-        line = [f"{method}, {nfe} NFE", f"{other}, {budget} NFE"]
-        columns = [
-            [column({key: own[key] for key in keys}, value) for own in (one, two)]
-            for value in VALUES.values()
-        ]
+        pair = {
+            "from": of(done, reward, nfe, method, prompts),
+            "to": of(done, reward, budget, other, prompts),
+        }
+        both = aligned(pair)
+        columns = [[column(own, value) for own in both.results.values()] for value in VALUES.values()]
         gains = [[b - a for a, b in zip(*column, strict=True)] for column in columns]
-        lines.append([*line, str(len(gains[0])), *map(shown, gains)])
-    return table(["from", "to", "prompts", reward, f"{HELD_OUT} (held out)"], lines) if lines else ""
+        if len(gains[0]) >= LEAST:
+            line = [f"{method}, {nfe} NFE", f"{other}, {budget} NFE", str(len(gains[0]))]
+            lines.append([*line, str(both.precisions.total()), both.told, *map(shown, gains)])
+    header = ["from", "to", "prompts", "searches", "precision", reward, f"{HELD_OUT} (held out)"]
+    return table(header, lines) if lines else ""
 
 
 def precisions(done: Cells, reward: str) -> str:
@@ -218,12 +289,12 @@ def precision_line(done: Cells, reward: str, precision: str) -> str:
     )
 
 
-def write(checked: str, done: Cells) -> None:
-    """Write tables and plots of cells that were last checked under a digest."""
+def write(checked: Mapping[str, str], done: Cells) -> None:
+    """Write tables and plots of cells, and under what they were last checked."""
     TABLES.mkdir(exist_ok=True)
     made = Counter((cell.precision, result.code) for cell, result in done.items())
     cells = ", ".join(f"{count} {precision} ({code})" for (precision, code), count in sorted(made.items()))
-    text = "\n\n".join([PREFACE.format(cells=cells, checked=checked), *tables(done)])
+    text = "\n\n".join([PREFACE.format(cells=cells, checked=listed(checked)), *tables(done)])
     (TABLES / "search.md").write_text(text + "\n", encoding="utf-8")
     IMAGES.mkdir(exist_ok=True)
     plot_budgets(done, IMAGES / "search_budget.png")
@@ -246,7 +317,7 @@ def plot_budgets(done: Cells, path: Path) -> None:
         for name, colour in LINES.items():
             points = []
             for nfe in BUDGETS:
-                own = column(common(done, REWARDS[0], nfe, [*LINES]).get(name, {}), value)
+                own = column(common(done, REWARDS[0], nfe, [*LINES]).results.get(name, {}), value)
                 if len(own) >= LEAST:
                     points.append((nfe, *mean_and_error(own)))
             if points:
@@ -273,7 +344,7 @@ def plot_levels(done: Cells, path: Path) -> None:
     figure, panels = axes(2)
     for panel, method in zip(panels, (OURS, "rbf, upstream"), strict=True):
         for nfe in BUDGETS:
-            own = of(done, REWARDS[0], nfe, method)
+            own = alone(of(done, REWARDS[0], nfe, method))
             rows = [
                 [int(draws) / own[key].spent for draws in own[key].draws.split(".")]
                 for key in own
@@ -303,7 +374,7 @@ def plot_diversity(done: Cells, path: Path) -> None:
     """How far apart the pictures of two seeds are, at 100 NFE."""
     figure, [panel] = axes(1)
     names = [name for name in METHODS if name != named(OURS, 100)]
-    spreads = {name: spread(of(done, REWARDS[0], 100, name)) for name in names}
+    spreads = {name: spread(alone(of(done, REWARDS[0], 100, name))) for name in names}
     bars = {name: mean_and_error(own) for name, own in spreads.items() if len(own) >= LEAST}
     for name, (mean, error) in bars.items():
         panel.barh(name, mean, xerr=error, color="C3" if name == OURS else "C7")

@@ -25,14 +25,13 @@ import torch
 from benchmarks import cells, report
 from benchmarks.cells import Cell, Cells, Result
 from benchmarks.crowd import PRECISIONS, Crowd
-from benchmarks.methods import BASE_NFE, CHOSEN_ON, METHODS, ORDER, TABLE, Stage
+from benchmarks.methods import BASE_NFE, FRESH, METHODS, ORDER, TABLE, Stage
 from benchmarks.pictures import print_of
 from benchmarks.recall import Recall
 from benchmarks.setup import picture
 from benchmarks.together import Ask, together
 from models.shapes.world import hard_prompts
 from sampling.state import State
-from sampling.strategies import make_strategy
 
 POLL = 1.0
 """Seconds after which a process that waits looks whether those it waits for still live."""
@@ -69,7 +68,7 @@ class Device:
 @cache
 def prompts() -> list[str]:
     """The hard set, which repeats a few short prompts: here each has one number."""
-    return list(dict.fromkeys(hard_prompts(2 * CHOSEN_ON.stop)))[: CHOSEN_ON.stop]
+    return list(dict.fromkeys(hard_prompts(2 * FRESH.stop)))[: FRESH.stop]
 
 
 @cache
@@ -78,7 +77,7 @@ def possible(method: str, nfe: int) -> bool:
     chosen = METHODS[method]
     if chosen.strategy == "base":
         return nfe == BASE_NFE
-    return nfe != BASE_NFE and make_strategy(chosen.strategy, chosen.at(nfe)).minimum_nfe(chosen.moves) <= nfe
+    return nfe != BASE_NFE and chosen.made(nfe).minimum_nfe(chosen.moves) <= nfe
 
 
 def missing(
@@ -113,7 +112,7 @@ def measure(crowd: Crowd, cell: Cell, ask: Ask) -> Made:
         held_out=crowd.held_out(image, cell.prompt),
         spent=state.ledger.nfe_spent,
         picture=print_of(image[None])[0],
-        draws=draws_of(state) if method.strategy == "rbf" else "",
+        draws=draws_of(state) if method.walks_by_rbf else "",
         code=loaded(),
     )
     return cell, result
@@ -294,19 +293,24 @@ def main(arguments: list[str] | None = None) -> None:
     options = options_of(arguments)
     device = Device(options.device, options.rows, options.most, options.processes)
     until = time.time() + 60 * options.minutes
-    checked_under, done = cells.read(options.file)
-    if options.minutes and checked_under != cells.digest():
-        done = still_true(done, lambda again: make(again, device), options.precision)
+    checked, done = cells.read(options.file)
     if options.minutes:
-        cells.write(done, options.file)
+        if checked.get(options.precision) != loaded():
+            done = still_true(done, lambda again: make(again, device), options.precision)
+        checked[options.precision] = loaded()
+        cells.write(done, checked, options.file)
         asked = [*missing(stages_of(options), done, options.precision)]
         for number, one in enumerate(make(asked, device, until), start=1):
             cells.append([one], options.file)
             if number % 1000 == 0:
                 print(f"{number} of {len(asked)} cells", flush=True)
-        cells.write(cells.read(options.file)[1], options.file)
-    elif checked_under != cells.digest():
-        print("the code has changed since the cells were checked; --minutes 1 checks them", flush=True)
+        cells.write(cells.read(options.file)[1], checked, options.file)
+    elif stale := sorted(precision for precision, under in checked.items() if under != loaded()):
+        told = ", ".join(stale)
+        print(
+            f"the code has changed since the cells in {told} were checked; --minutes 1 checks them",
+            flush=True,
+        )
     if options.file == cells.FILE:
         report.write(*cells.read())
 

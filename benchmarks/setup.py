@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.ablations import ABLATIONS
 from contracts.models import ENTRIES
 from contracts.search import rbf_defaults
 from models.backend import FlowBackend, Session
@@ -20,6 +21,7 @@ from sampling.sampler import Sampler
 from sampling.search import search
 from sampling.state import State
 from sampling.strategies import make_strategy
+from sampling.strategy import Strategy
 from workers.loading import source_of
 
 SIZE = 64
@@ -92,7 +94,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Method:
-    """A strategy with its parameters, and what the sampler is told beyond its defaults."""
+    """A strategy or one of `ABLATIONS`, its parameters, and what the sampler is told beyond its defaults."""
 
     strategy: str
     params: dict[str, Any]
@@ -100,8 +102,19 @@ class Method:
 
     def at(self, nfe: int) -> dict[str, Any]:
         """The parameters for a budget, with the service's own where it has others for small ones."""
-        small = self.strategy == "rbf" and self.params.get("mode") != "upstream"
+        small = self.walks_by_rbf and self.params.get("mode") != "upstream"
         return {**rbf_defaults(nfe), **self.params} if small else self.params
+
+    def made(self, nfe: int) -> Strategy[Any]:
+        """The strategy itself for a budget."""
+        if self.strategy in ABLATIONS:
+            return ABLATIONS[self.strategy](**self.at(nfe))
+        return make_strategy(self.strategy, self.at(nfe))
+
+    @property
+    def walks_by_rbf(self) -> bool:
+        """Whether it is `rbf`, perhaps with something taken out."""
+        return self.strategy == "rbf" or self.strategy in ABLATIONS
 
     @property
     def moves(self) -> Sampler:
@@ -117,7 +130,7 @@ def run(task: Task, method: Method, nfe: int, seed: int) -> State:
 def searched(problem: Problem, method: Method) -> State:
     """The same for a problem at hand."""
     with torch.inference_mode():
-        *_, last = search(problem, make_strategy(method.strategy, method.at(problem.nfe)))
+        *_, last = search(problem, method.made(problem.nfe))
     return last.state
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks import cells, report
 from benchmarks.cells import Cell, Cells, Result
-from benchmarks.methods import CHOSEN_ON, METHODS, ORDER, SMALL_NAME, Stage, named, seed_of
+from benchmarks.methods import CHOSEN_ON, FRESH, METHODS, ORDER, SMALL_NAME, Stage, named, seed_of
 from benchmarks.search import (
     Device,
     Made,
@@ -54,7 +54,7 @@ def test_what_is_there_is_not_made_again_and_the_longest_comes_first() -> None:
 
 
 def test_prompts_are_distinct() -> None:
-    assert len(prompts()) == len(set(prompts())) == CHOSEN_ON.stop
+    assert len(prompts()) == len(set(prompts())) == FRESH.stop
 
 
 @pytest.fixture(scope="module")
@@ -186,23 +186,31 @@ def test_methods_are_compared_on_the_cells_they_share_and_by_prompt() -> None:
     rewards = {("rbf", p, s): 0.8 for p in range(9) for s in range(2)}
     rewards |= {("svdd", p, s): 0.8 - p / 10 for p in range(8) for s in range(2)}
     rewards["svdd", 0, 1] = 0.2
-    shared = report.common(results(rewards), "scene_match", 100, ["rbf", "svdd", "smc"])
+    shared = report.common(results(rewards), "scene_match", 100, ["rbf", "svdd", "smc"]).results
     assert [*shared] == ["rbf", "svdd"]
     assert len(shared["rbf"]) == 16
     assert report.column(shared["svdd"], report.VALUES["given"])[:2] == pytest.approx([0.5, 0.7])
     assert "| 0.388 ± 0.072 |" in report.compared(shared, "scene_match")
 
 
-def test_a_search_made_in_several_precisions_counts_once_as_the_most_precise() -> None:
-    cell = Cell("scene_match", 100, SMALL_NAME, 0, 0)
-    both = {
-        replace(cell, precision="tf32"): Result(0.4, 0.0, 100),
-        cell: Result(0.5, 0.0, 100),
-        replace(cell, precision="bfloat16"): Result(0.3, 0.0, 100),
-        replace(cell, prompt=1, precision="tf32"): Result(0.6, 0.0, 100),
+def test_a_search_made_in_several_precisions_counts_once_as_the_most_precise_that_all_have_it_in() -> None:
+    ours, other = (Cell("scene_match", 100, name, 0, 0) for name in (SMALL_NAME, "svdd"))
+    made = {
+        (ours, "float32"): 0.5,
+        (ours, "tf32"): 0.4,
+        (ours, "bfloat16"): 0.3,
+        (other, "bfloat16"): 0.2,
+        (other, "tf32"): 0.1,
+        (replace(ours, prompt=1), "tf32"): 0.6,
+        (replace(other, prompt=1), "float32"): 0.7,
     }
-    found = report.of(both, "scene_match", 100, "rbf")
-    assert {key: result.given for key, result in found.items()} == {(0, 0): 0.5, (1, 0): 0.6}
+    done = {replace(cell, precision=p): Result(given, 0.0, 100) for (cell, p), given in made.items()}
+    both = report.common(done, "scene_match", 100, ["rbf", "svdd"])
+    given = {name: [result.given for result in own.values()] for name, own in both.results.items()}
+    assert given == {"rbf": [0.4, 0.6], "svdd": [0.1, 0.7]}
+    assert both.told == "1 mixed, 1 tf32"
+    alone = report.alone(report.of(done, "scene_match", 100, "rbf"))
+    assert [result.given for result in alone.values()] == [0.5, 0.6]
 
 
 def test_tables_are_of_other_prompts_than_those_that_settings_were_chosen_on() -> None:
@@ -213,7 +221,7 @@ def test_tables_are_of_other_prompts_than_those_that_settings_were_chosen_on() -
     told = [*report.tables(found)]
     [one] = [each for each in told if each.startswith("## All strategies: ")]
     [settings] = [each for each in told if each.startswith("## Settings")]
-    assert one.startswith("## All strategies: scene_match, 100 NFE, 10 searches of 10 prompts each")
+    assert one.startswith("## All strategies: scene_match, 100 NFE, 10 searches of 10 prompts each (float32)")
     assert "| 0.004 ± " in one
     assert "20 searches of 20 prompts each" in settings
     assert "| 0.209 ± " in settings
@@ -227,7 +235,7 @@ def test_differences_are_by_pairs() -> None:
             found[cell] = Result(given + prompt / 100, float(prompt < 3 and nfe == 200), nfe)
     pairs = [(("rbf", 100), ("rbf", 200)), (("rbf", 50), ("rbf", 100))]
     [_, _, line] = report.differences(found, "scene_match", pairs).splitlines()
-    assert line == "| rbf, 100 NFE | rbf, 200 NFE | 9 | 0.100 ± 0.000 | 0.333 ± 0.167 |"
+    assert line == "| rbf, 100 NFE | rbf, 200 NFE | 9 | 9 | float32 | 0.100 ± 0.000 | 0.333 ± 0.167 |"
     assert report.differences(found, "scene_match", pairs[1:]) == ""
 
 
