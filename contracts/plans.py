@@ -29,9 +29,8 @@ class NfePlan(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     nfe: int = Field(description="the search spends so much, or less where something ends it earlier")
-    nfe_unused: int = Field(
-        description="what it leaves of the budget: too little for one more run or draw, or of no use to it. "
-        "In `usage` these are speculative evaluations, which are spent"
+    nfe_unspent: int = Field(
+        description="what it leaves of the budget: too little for one more run or draw, or of no use to it"
     )
     initial_noises: int | None = Field(default=None, description="scored before the first level")
     chains: int | None = None
@@ -79,7 +78,7 @@ def rbf_plan(request: ResolvedRequest, search: RbfParams) -> NfePlan:
     laid_out = search.levels(request.sampler)
     return NfePlan(
         nfe=pool_nfe + spend + search.finish,
-        nfe_unused=left - spend,
+        nfe_unspent=left - spend,
         initial_noises=search.pool,
         chains=chains,
         levels=laid_out - search.upstream,
@@ -93,7 +92,7 @@ def runs_plan(request: ResolvedRequest) -> NfePlan:
     """Count the runs: one of `base`, else `sampling.strategies.best_of_n.BestOfN.runs`."""
     budget, steps = request.budget.nfe, request.search.minimum_nfe(request.sampler)
     runs = 1 if isinstance(request.search, BaseParams) else budget // steps
-    return NfePlan(nfe=runs * steps, nfe_unused=budget - runs * steps, runs=runs, steps=steps)
+    return NfePlan(nfe=runs * steps, nfe_unspent=budget - runs * steps, runs=runs, steps=steps)
 
 
 def smc_plan(request: ResolvedRequest, search: SmcParams) -> NfePlan:
@@ -101,7 +100,7 @@ def smc_plan(request: ResolvedRequest, search: SmcParams) -> NfePlan:
     budget, levels = request.budget.nfe, request.sampler.steps
     return NfePlan(
         nfe=budget,
-        nfe_unused=0,
+        nfe_unspent=0,
         levels=levels,
         draws=even_shares(budget - search.finish_steps, levels),
         finish_steps=search.finish_steps,
@@ -120,7 +119,7 @@ def blocks_plan(request: ResolvedRequest, search: SvddParams | CodeParams) -> Nf
         left -= more[-1] * cost
     return NfePlan(
         nfe=request.budget.nfe - left,
-        nfe_unused=left,
+        nfe_unspent=left,
         chains=search.chains,
         levels=len(more),
         quota=quota,
@@ -148,7 +147,7 @@ def generations_plan(
             draws = even_shares(solves, search.generations)
     return NfePlan(
         nfe=request.budget.nfe - left,
-        nfe_unused=left,
+        nfe_unspent=left,
         draws=draws,
         finish_steps=finish,
         steps=steps,

@@ -43,7 +43,7 @@ def test_a_quote_resolves_and_plans_without_running(client: httpx.Client, redis:
     assert answer["request"]["search"]["strategy"] == "rbf"
     assert answer["plan"] == {
         "nfe": 500,
-        "nfe_unused": 0,
+        "nfe_unspent": 0,
         "initial_noises": 25,
         "chains": 2,
         "levels": 9,
@@ -84,7 +84,7 @@ def test_every_strategy_tells_what_it_will_spend(
     client: httpx.Client, search: dict[str, Any], nfe: int, told: dict[str, Any]
 ) -> None:
     plan = quote(client, search=search, budget={"nfe": nfe})["plan"]
-    assert plan["nfe"] + plan["nfe_unused"] == nfe
+    assert plan["nfe"] + plan["nfe_unspent"] == nfe
     assert {name: plan[name] for name in told} == told
 
 

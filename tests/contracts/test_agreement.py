@@ -152,7 +152,7 @@ def test_a_quoted_plan_is_the_strategys(steps: int, nfe: int, search: dict[str, 
     assert (quoted.initial_noises, quoted.quota, quoted.shares) == (plan.pool, plan.base_quota, plan.shares)
     assert quoted.levels == plan.last_level + 1 - rbf.first_level
     assert quoted.nfe == rbf.pool_nfe + sum(plan.shares) + rbf.reserve
-    assert quoted.nfe + quoted.nfe_unused == nfe
+    assert quoted.nfe + quoted.nfe_unspent == nfe
 
 
 def made_of(resolved: ResolvedRequest) -> tuple[Problem, dict[str, Any]]:
@@ -178,7 +178,7 @@ def test_a_quote_is_what_the_search_then_spends(steps: int, search: dict[str, An
         made, parameters = made_of(resolved)
         done, quoted = rounds(resolved.search.strategy, parameters, made), plan_of(resolved)
         ledger = done[-1].state.ledger
-        assert (quoted.nfe, quoted.nfe_unused) == (ledger.nfe_spent, ledger.nfe_left)
+        assert (quoted.nfe, quoted.nfe_unspent) == (ledger.nfe_spent, ledger.nfe_left)
         scored = [len(one.candidates) for one in done if one.candidates]
         if quoted.runs is not None:
             assert (sum(scored), quoted.nfe) == (quoted.runs, quoted.runs * (quoted.steps or 0))

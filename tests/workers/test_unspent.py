@@ -7,6 +7,7 @@ import pytest
 from torch import Tensor
 
 from contracts.jobs import Record, Spent, Status, Usage
+from contracts.plans import plan_of
 from contracts.search import STRATEGY_PARAMS
 from models.rewards.brightness import Brightness
 from tests.workers.conftest import Deadly, Desk
@@ -57,7 +58,8 @@ def test_a_search_that_ends_by_itself_says_in_its_own_words_why_it_left_some(
 ) -> None:
     parameters, nfe, reason = BY_ITSELF[strategy]
     record = desk.run(**BODY, search={"strategy": strategy, **parameters}, budget={"nfe": nfe})
-    usage = usage_of(record)
+    usage, quoted = usage_of(record), plan_of(record.request)
+    assert (usage.nfe_spent, usage.nfe_unspent) == (quoted.nfe, quoted.nfe_unspent)
     assert record.result
     if reason is None:
         assert (left(usage), record.result.stopped_by) == ((0, None), "budget")
