@@ -13,7 +13,7 @@ from redis.exceptions import OutOfMemoryError
 from redis.retry import Retry
 
 from contracts.events import BaselineEvent, CandidateEvent, Event, LevelEvent, Resumed, Started, decode
-from contracts.jobs import Record, Status, hash_fields, now
+from contracts.jobs import Checkpoint, Record, Status, hash_fields, now
 from contracts.keys import events_key, job_key
 from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
 
@@ -193,6 +193,11 @@ class Hold:
         if not reply.applied:
             raise HoldLostError(f"job {self.record.id} is {reply.status}, and not ours to write")
         self.last_seq = reply.last_seq
+
+    def names(self, checkpoint: Checkpoint) -> bool:
+        """Whether the record has this as its newest state, whoever may write to it by now."""
+        key, [(name, text)] = job_key(self.record.id), hash_fields(checkpoint=checkpoint).items()
+        return patiently(lambda: self.connection.hget(key, name)) == text
 
     def _persistently(self, arguments: list[str], mark: Mark | None) -> Reply:
         """Write; while Redis is away, try again."""

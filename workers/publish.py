@@ -104,7 +104,8 @@ class Publisher:
             if events or progress or checkpoint:
                 self.hold.write(events, fields=hash_fields(progress=progress, checkpoint=checkpoint))
         except HoldLostError:
-            if checkpoint:
+            # The record may name it: where the write arrived, its reply was lost, and then the job was.
+            if checkpoint and not self.hold.names(checkpoint):
                 self.checkpoints.discard(checkpoint)
             raise
         if checkpoint:

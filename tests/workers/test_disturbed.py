@@ -14,7 +14,7 @@ from torch import Tensor
 
 from contracts.events import Canceled, CandidateEvent, Failed, Resumed, Started
 from contracts.jobs import Status, hash_fields
-from contracts.keys import checkpoints_path, image_path, job_key
+from contracts.keys import checkpoint_path, checkpoints_path, image_path, job_key
 from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
 from models.rewards.brightness import Brightness
 from tests.chaos.processes import full_disk
@@ -334,6 +334,54 @@ def test_a_write_that_lost_its_reply_is_not_repeated(
     held.write([Started(attempt=9, worker="again")])
     assert [event.type for event in desk.events(job)] == ["queued", "started", "started"]
     assert held.last_seq == 3
+
+
+def replies_lost(
+    monkeypatch: pytest.MonkeyPatch, applies: Callable[[list[str]], bool], meanwhile: Callable[[], object]
+) -> list[list[str]]:
+    """Lose the reply to the first write of a kind, which arrives; the writes that lost theirs.
+
+    Args:
+        applies: whether a write, by its arguments, is of that kind.
+        meanwhile: called before the connection is back.
+    """
+    send, lost = Hold._send, list[list[str]]()  # noqa: SLF001
+
+    def flaky(self: Hold, arguments: list[str]) -> Reply:
+        reply = send(self, arguments)
+        if applies(arguments) and not lost:
+            lost.append(arguments)
+            meanwhile()
+            raise redis_py.TimeoutError("no reply")
+        return reply
+
+    monkeypatch.setattr(Hold, "_send", flaky)
+    return lost
+
+
+def test_a_give_back_that_lost_its_reply_is_one_all_the_same(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = replies_lost(monkeypatch, lambda arguments: arguments[2] == Status.QUEUED, lambda: None)
+    job = given_back(desk)
+    assert len(lost) == 1
+    assert desk.record(job).attempts == 1
+
+
+def test_an_overtaken_execution_leaves_the_state_that_the_record_names(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = desk.submit()
+    lost = replies_lost(
+        monkeypatch,
+        lambda arguments: "checkpoint" in arguments,
+        lambda: Hold.take(desk.runner.connection, desk.record(job), "worker-2"),
+    )
+    assert desk.runner.run(job) is Ending.OVERTAKEN
+    assert len(lost) == 1
+    named = desk.record(job).checkpoint
+    assert named
+    assert desk.file(checkpoint_path(job, named.attempt, named.nfe)).exists()
 
 
 def test_a_redis_that_stays_away_is_waited_for(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
