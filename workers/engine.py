@@ -106,10 +106,11 @@ class Search:
         torch.cuda.empty_cache()
         self.halved(rows)
 
-    def judge(self, images: Tensor) -> dict[str, list[float]]:
+    def judge(self, images: Tensor, tick: Callable[[], None] = lambda: None) -> dict[str, list[float]]:
         """The held-out rewards of final pictures [b, 3, h, w], which never steered.
 
         One that cannot judge this prompt is logged and left out: what was found must not be lost for it.
+        `tick` is called after each.
         """
         scores: dict[str, list[float]] = {}
         for name, reward in self.held_out.items():
@@ -122,6 +123,7 @@ class Search:
                 log.warning("the held-out reward %s is left out: %s", name, error.__cause__)
             finally:
                 self.metered.asking(None)
+            tick()
         return scores
 
 

@@ -80,7 +80,7 @@ def main(pipe: "Connection[object, object]", spec: Spec) -> None:
         counts = Counts(connection, spec.model)
         engine.halved = lambda: counts.add("halvings")
         tick = engine.stepped = lambda: line.send(Tick())
-        runner = Runner(connection, engine, store, spec.worker, spec.settings, line.orders, tick)
+        runner = Runner(connection, engine, store, spec.worker, spec.settings, line.orders, tick, line.send)
         line.send(Ready(str(engine.device), taken(engine.device)))
         for run in line.jobs():
             line.send(runner.run(run.job_id, run.traceparent, run.lost))

@@ -38,7 +38,7 @@ from workers.failures import StorageFailedError
 from workers.hold import Hold, HoldLostError, load, patiently
 from workers.inputs import input_image
 from workers.limits import Limits
-from workers.messages import Ending, Order
+from workers.messages import Ending, Order, Stage
 from workers.previews import LevelPictures
 from workers.publish import Publisher, Update
 from workers.results import Outcome, Results
@@ -67,6 +67,7 @@ class Runner:
         settings: the server's.
         orders: what the supervisor wants of which job.
         tick: called at every step that gets a job further.
+        enter: told what a job has come to.
     """
 
     connection: redis.Redis
@@ -76,6 +77,7 @@ class Runner:
     settings: Settings
     orders: set[tuple[str, Order]] = field(default_factory=set[tuple[str, Order]])
     tick: Callable[[], None] = lambda: None
+    enter: Callable[[Stage], None] = lambda stage: None  # noqa: ARG005 -- for callers who do not want to know
 
     def run(self, job_id: str, above: str | None = None, lost: JobError | None = None) -> Ending:
         """Run a job to its final status, or give it back when told to.
@@ -169,6 +171,8 @@ class Execution:
     def run(self) -> None:
         """Search, store and finish; see `Runner.run`."""
         record = self.hold.record
+        if self.lost or record.cancel_requested:
+            self.runner.enter(Stage.FINISHING)
         try:
             self._begin()
             if record.cancel_requested and self._standing is None:
@@ -181,6 +185,7 @@ class Execution:
                 return
             with self._publisher:
                 outcome = self._searched(self._search)
+                self.runner.enter(Stage.FINISHING)
             with tracing.span("store"):
                 self._found = self._shown(self._search, outcome)
             if record.request.baseline and outcome.stopped_by not in HALTED:
@@ -279,11 +284,13 @@ class Execution:
         run = Baseline.open(self.runner.engine, self.hold.record.request, found.standing, self._image)
         self._baseline = run
         self.runner.tick()
+        self.runner.enter(Stage.SEARCHING)
         with tracing.span("baseline"), self._publisher:
             if not self._ended_before:
                 begins = Update(found.progress, baseline=run.event, standing=found.standing)
                 self._publisher.publish(begins)
             reason = self._run_baseline(run, found.progress)
+            self.runner.enter(Stage.FINISHING)
         return self._with_baseline(found, run, reason)
 
     def _run_baseline(self, run: Baseline, progress: Progress) -> StopReason:
@@ -405,6 +412,7 @@ class Execution:
 
     def _fail(self, error: JobError) -> None:
         """End the job as failed, with what it had spent and the best it had found."""
+        self.runner.enter(Stage.FINISHING)
         found = self._found
         if found and self._baseline:
             found = self._with_spent(found, self._baseline, "error")

@@ -83,6 +83,15 @@ class Tick:
     """From the engine: the job got a step further."""
 
 
+class Stage(StrEnum):
+    """From the engine: what the job has come to. It searches until something else is said."""
+
+    SEARCHING = "searching"
+    """The search or its baseline runs, and heeds orders at each step."""
+    FINISHING = "finishing"
+    """What was found is judged and stored: a cancel could ask for nothing else."""
+
+
 class Ending(StrEnum):
     """How an execution ended. An engine sends all but the last."""
 

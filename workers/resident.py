@@ -23,7 +23,7 @@ from contracts.jobs import JobError
 from contracts.tracing import current
 from workers.berths import Berths
 from workers.hold import away
-from workers.messages import Asking, Ending, Heed, Loaded, Order, Ready, Refused, Run, Spec
+from workers.messages import Asking, Ending, Heed, Loaded, Order, Ready, Refused, Run, Spec, Stage
 
 POLL = 0.05
 """Seconds between two looks at what the engine and the job's record say."""
@@ -76,6 +76,39 @@ class Watch:
     def excuse(self) -> None:
         """Let the present step begin anew."""
         self.since = time.monotonic()
+
+
+@dataclass
+class Grace:
+    """Tells an order that is not heeded in time.
+
+    A cancel asks for the result: while that is made, it is heeded. Whoever stops a worker waits for nothing.
+
+    Args:
+        seconds: that it may take.
+    """
+
+    seconds: float
+    order: Order | None = None
+    stage: Stage = Stage.SEARCHING
+    since: float = 0.0
+
+    @property
+    def over(self) -> bool:
+        """Whether the order has not been heeded for too long."""
+        if self.order is None or (self.order is Order.CANCEL and self.stage is Stage.FINISHING):
+            return False
+        return time.monotonic() - self.since > self.seconds
+
+    def give(self, order: Order) -> None:
+        """Note that an order was given."""
+        self.order, self.since = order, time.monotonic()
+
+    def enter(self, stage: Stage) -> None:
+        """Note what the job has come to."""
+        self.stage = stage
+        if self.order is Order.CANCEL:
+            self.since = time.monotonic()
 
 
 @dataclass
@@ -179,9 +212,8 @@ class Resident:
         """
         assert self._pipe is not None  # noqa: S101 -- `start` comes first
         watch = Watch(self.spec.worker_settings.hang_seconds)
-        ordered: Order | None = None
+        grace = Grace(self.spec.worker_settings.grace_seconds)
         asked: str | None = None
-        deadline = float("inf")
         self.hung_in = None
         self._note(busy=True)
         try:
@@ -193,14 +225,15 @@ class Resident:
                         return message
                     if isinstance(message, Asking):
                         asked = message.reward
+                    elif isinstance(message, Stage):
+                        grace.enter(message)
                     else:
                         watch.step()
                 wanted = self._look(look, watch)
-                if wanted and wanted is not ordered:
+                if wanted and wanted is not grace.order:
                     self._pipe.send(Heed(job_id, wanted))
-                    ordered = wanted
-                    deadline = min(deadline, time.monotonic() + self.spec.worker_settings.grace_seconds)
-                if time.monotonic() > deadline:
+                    grace.give(wanted)
+                if grace.over:
                     return self._give_up(job_id, "it did not end in time")
                 if watch.hung:
                     self.hung_in = asked

@@ -39,7 +39,7 @@ class Results:
         store: for the files.
         before: seconds that earlier executions took up to what this one goes on from.
         start: of the execution, by the monotonic clock.
-        tick: called while the store keeps it waiting.
+        tick: called after each reward and each picture, and while the store keeps it waiting.
     """
 
     hold: Hold
@@ -114,7 +114,7 @@ class Results:
     ) -> list[Image]:
         """Judge the pictures of candidates and store each at its path, to be found at its URL."""
         pictures = [candidate.image for candidate in best if candidate.image is not None]
-        held_out = search.judge(torch.stack(pictures))
+        held_out = search.judge(torch.stack(pictures), self.tick)
         scores = [{name: row[number] for name, row in held_out.items()} for number in range(len(best))]
         return [self._image(search, *each) for each in zip(best, places, scores, strict=True)]
 
@@ -126,6 +126,7 @@ class Results:
         picture = pixels(candidate.image)
         content = encode(picture, search.request.output_format)
         self.store.put(path, content, self.tick)
+        self.tick()
         return Image(
             url=url,
             width=picture.shape[1],

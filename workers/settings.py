@@ -50,7 +50,9 @@ class WorkerSettings(BaseSettings):
     grace_seconds: float = Field(
         default=20.0,
         gt=0,
-        description="seconds that a step may keep a cancel or a stop waiting before its engine is killed",
+        description=(
+            "seconds that a step may keep a cancel waiting, or a job a stop, before the engine is killed"
+        ),
     )
 
     @field_validator("model_paths", "reward_devices", mode="before")

@@ -16,6 +16,7 @@ from contracts.keys import image_path, preview_path, trace_path
 from models.rewards.brightness import Brightness
 from models.rewards.sharpness import Sharpness
 from tests.workers.conftest import Desk, Faulty
+from workers.messages import Stage
 
 LUMA = np.array([0.299, 0.587, 0.114]) / 255
 HALF_A_SHADE = 0.5 / 255
@@ -69,6 +70,31 @@ def test_the_picture_is_the_one_that_was_scored(desk: Desk) -> None:
     with Image.open(path) as picture:
         assert picture.size == (image.width, image.height) == (64, 64)
     assert brightness(path) == pytest.approx(image.reward, abs=HALF_A_SHADE)
+
+
+def test_each_picture_and_each_held_out_reward_is_a_step(desk: Desk) -> None:
+    ticks: list[int] = []
+    desk.runner.tick = lambda: ticks.append(1)
+    counts: list[int] = []
+    for more in ({}, {"num_images": 3}, {"held_out": ["sharpness", "colorfulness"]}):
+        ended(desk.run(**more))
+        counts.append(len(ticks))
+        ticks.clear()
+    assert counts == [counts[0], counts[0] + 2, counts[0] + 2]
+
+
+def test_when_the_result_is_made_is_told(desk: Desk) -> None:
+    stages: list[Stage] = []
+    desk.runner.enter = stages.append
+    desk.run()
+    assert stages == [Stage.FINISHING]
+    stages.clear()
+    desk.run(baseline=True)
+    assert stages == [Stage.FINISHING, Stage.SEARCHING, Stage.FINISHING]
+    stages.clear()
+    desk.runner.engine.rewards["brightness"] = Faulty(ValueError("no"))
+    desk.run()
+    assert stages == [Stage.FINISHING]
 
 
 def test_the_trace_is_the_candidates_as_published(desk: Desk) -> None:

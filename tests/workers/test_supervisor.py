@@ -31,11 +31,12 @@ from contracts.keys import (
 from contracts.settings import Settings
 from contracts.totals import Totals
 from models.rewards.brightness import Brightness
+from tests.conftest import ENDLESS
 from tests.workers import sabotage
 from tests.workers.conftest import Desk, Faulty, cancel
 from workers.hold import Hold, connect
-from workers.messages import Ending, Order, Spec
-from workers.resident import EngineRefusedError, EngineStartError, Program, Resident, Watch
+from workers.messages import Ending, Order, Spec, Stage
+from workers.resident import EngineRefusedError, EngineStartError, Grace, Program, Resident, Watch
 from workers.settings import WorkerSettings
 from workers.store import ArtifactStore
 from workers.supervisor import Supervisor
@@ -341,6 +342,57 @@ def test_a_step_that_does_not_heed_a_cancel_is_killed_and_the_best_is_kept(
     assert record.result
     assert record.result.stopped_by == "canceled"
     assert told_once(desk, job)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_result_that_takes_longer_than_the_grace_is_waited_for(
+    desk: Desk, supervisor: Supervisor, tmp_path: Path, *, killed: bool
+) -> None:
+    impatient(supervisor, grace_seconds=3)
+    sabotage.order(tmp_path, at=1, how="wait")  # when the pictures found are judged
+    job = desk.submit(held_out=[sabotage.NAME], budget={"nfe": ENDLESS})
+    running = Meanwhile(supervisor, job)
+    until(lambda: desk.record(job).checkpoint)
+    cancel(desk, job)
+    if killed:  # the next engine hears of the cancel before it has read the state
+        assert supervisor.engine.pid
+        os.kill(supervisor.engine.pid, signal.SIGKILL)
+        until(lambda: desk.record(job).attempts == 2)
+    time.sleep(3.5)
+    (tmp_path / sabotage.FILE).unlink()
+    assert running.join() is Ending.DONE
+    record = desk.record(job)
+    assert (record.status, record.attempts) == (Status.CANCELED, 1 + killed)
+    assert record.result
+    assert record.result.images[0].held_out
+
+
+def test_a_cancel_need_not_be_heeded_by_what_makes_the_result_and_a_stop_must(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("workers.resident.time.monotonic", lambda: clock[0])
+
+    def overdue(grace: Grace) -> bool:
+        clock[0] += 6
+        return grace.over
+
+    grace = Grace(seconds=5)
+    assert not overdue(grace)
+    grace.give(Order.CANCEL)
+    assert overdue(grace)
+    grace.enter(Stage.FINISHING)
+    assert not overdue(grace)
+    grace.enter(Stage.SEARCHING)  # the baseline
+    assert not grace.over
+    assert overdue(grace)
+    grace.enter(Stage.FINISHING)
+    grace.give(Order.GIVE_BACK)
+    assert not grace.over
+    clock[0] += 3
+    grace.enter(Stage.SEARCHING)
+    clock[0] += 3
+    assert grace.over
 
 
 def test_a_worker_that_stops_gives_its_job_back_where_it_stood(
