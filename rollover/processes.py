@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 TAIL_LINES = 15
+LOG_BYTES = 16 * 2**20
+"""Size of a log at which what it holds is moved to the file beside it."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Child:
         command.log.parent.mkdir(parents=True, exist_ok=True)
         with command.log.open("ab") as log:
             self._log_start = log.tell()
+            self._moved = False
             # A session of its own: Ctrl-C reaches only the supervisor, which stops the children in order.
             self._process = subprocess.Popen(
                 command.arguments,
@@ -76,10 +80,35 @@ class Child:
 
     def last_lines(self) -> str:
         """The end of what it wrote since it was started."""
-        with self.command.log.open("rb") as log:
-            log.seek(self._log_start)
-            lines = log.read().decode(errors="replace").splitlines()
-        return "\n".join(lines[-TAIL_LINES:])
+        written = self.command.log.read_bytes()[self._log_start :]
+        if self._moved:
+            written = self._older_log.read_bytes() + written
+        return "\n".join(written.decode(errors="replace").splitlines()[-TAIL_LINES:])
+
+    @property
+    def _older_log(self) -> Path:
+        return self.command.log.with_name(f"{self.command.log.name}.1")
+
+    def shorten_log(self) -> None:
+        """Move what a log of more than `LOG_BYTES` holds to the file beside it, in place of what is there.
+
+        The child goes on writing into the same file, which it has open: each write is at the end, wherever
+        that is now. A line that comes between the last read and the cut is lost.
+        """
+        log = self.command.log
+        with contextlib.suppress(OSError):  # removed by somebody, or on a disk that fails: nothing to end for
+            if log.stat().st_size <= LOG_BYTES:
+                return
+            # Where there is no room for two, there is for one: a disk that is full ends Valkey.
+            with contextlib.suppress(OSError):
+                self._moved = False
+                with log.open("rb") as source, self._older_log.open("wb") as older:
+                    source.seek(-LOG_BYTES, os.SEEK_END)
+                    source.readline()  # the rest of a line
+                    shutil.copyfileobj(source, older)
+                self._moved = True
+            os.truncate(log, 0)
+            self._log_start = 0
 
 
 def _die_with_parent() -> Callable[[], None] | None:

@@ -114,7 +114,7 @@ class Stack:
         """Start anew whatever ends, and never return; :class:`StackError` for what keeps ending itself."""
         while True:
             self.mend()
-            time.sleep(LOOK_EVERY)
+            self._rest()
 
     def mend(self) -> None:
         """Start what has ended anew; raise :class:`StackError` for what keeps ending itself."""
@@ -200,7 +200,13 @@ class Stack:
                     f"{what} was not ready in {self.settings.start_timeout:g} s (ROLLOVER_START_TIMEOUT). "
                     f"The logs are in {self.settings.data_dir.resolve() / 'logs'}."
                 )
-            time.sleep(LOOK_EVERY)
+            self._rest()
+
+    def _rest(self) -> None:
+        """Until it is time to look again; what is written meanwhile fills no disk."""
+        for child in self._children:
+            child.shorten_log()
+        time.sleep(LOOK_EVERY)
 
     @contextmanager
     def store(self) -> Iterator[str]:

@@ -78,6 +78,14 @@ def test_a_container_cannot_change_its_image_nor_gain_rights(name: str) -> None:
     assert service["security_opt"] == ["no-new-privileges:true"]
 
 
+@pytest.mark.parametrize("name", sorted(COMPOSE))
+def test_no_containers_log_fills_the_disk(name: str) -> None:
+    assert COMPOSE[name]["logging"] == {
+        "driver": "json-file",
+        "options": {"max-size": "16m", "max-file": "2"},
+    }
+
+
 def test_only_those_who_need_pictures_have_them() -> None:
     with_pictures = {
         name for name, each in OURS.items() if "artifacts:/var/lib/rollover" in each.get("volumes", [])

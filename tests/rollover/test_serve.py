@@ -229,7 +229,7 @@ class Ended(Child):
 
     def __init__(self, code: int, age: float) -> None:
         self.command = Command("it", [], {}, Path(os.devnull), 0)
-        self._log_start, self.code, self.years = 0, code, age
+        self._log_start, self._moved, self.code, self.years = 0, False, code, age
 
     @property
     def age(self) -> float:
