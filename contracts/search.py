@@ -34,8 +34,10 @@ class SamplerRequest(Strict):
     kernel: Kernel = "euler_maruyama"
     steps: Steps | None = None
     grid: Grid = "quadratic"
-    diffusion: Diffusion = "square"
-    diffusion_scale: Scale | None = Field(default=None, description="default 3.0; 0.7 for flow_grpo")
+    diffusion: Diffusion = Field(default="square", description="noise of kernel euler_maruyama")
+    diffusion_scale: Scale | None = Field(
+        default=None, description="what it is multiplied by: default 3.0; 0.7 for flow_grpo"
+    )
     eta: Eta = Field(default=1.0, description="noise of kernel ddim: 0 none, 1 the ancestral sampler's")
     reward_guidance: Strength = Field(
         default=0.0,
