@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 
 from app.access import Caller
 from app.enqueue import Submitted, fingerprint
+from app.paces import accepted, nfe_per_second
 from app.problems import ProblemError
 from app.services import Services
 from app.store import Placed
@@ -30,7 +31,7 @@ from contracts.jobs import (
 from contracts.keys import checkpoint_path, input_path
 from contracts.quotes import Quote, quote
 from contracts.requests import ResolvedRequest
-from contracts.resolution import accept
+from contracts.timed import timed
 
 logger = logging.getLogger("rollover.jobs")
 
@@ -48,7 +49,7 @@ async def submit(
         InvalidRequestError: it cannot be run.
         ProblemError: the queue is full, the key came with another body, or a limit of the caller is met.
     """
-    resolved = accept(payload, services.settings.served, caller.caps(services.settings.caps))
+    resolved = await accepted(services, caller, payload)
     body = fingerprint(payload)
     text = posted_image(payload)
     if text is None:
@@ -103,7 +104,7 @@ async def extend(
     parent = await existing(services, caller, generation)
     if parent.status is not Status.SUCCEEDED:
         raise wrong_state(parent.status, "Only a generation that succeeded can be extended.")
-    resolved = extension(services, caller, parent, payload)
+    resolved = await extension(services, caller, parent, payload)
     record = Record.new(resolved, key, caller.owner).extending(parent)
     stored = await with_files(services, caller, record, body, inherit(services, parent, record))
     return await get(services, caller, stored.id), stored
@@ -127,14 +128,18 @@ async def discard(services: Services, record: Record) -> None:
         logger.warning("files of %s are left, which is no job: %s", record.id, error)
 
 
-def extension(services: Services, caller: Caller, parent: Record, payload: object) -> ResolvedRequest:
+async def extension(services: Services, caller: Caller, parent: Record, payload: object) -> ResolvedRequest:
     """Return the request of a job that goes on from another."""
-    asked = parse_extension(payload)
-    model = parent.request.model
-    if model not in services.settings.models:
-        raise ProblemError("not_extendable", f"This server does not run its model '{model}' any more.")
+    asked, request = parse_extension(payload), parent.request
+    if request.model not in services.settings.models:
+        raise ProblemError(
+            "not_extendable", f"This server does not run its model '{request.model}' any more."
+        )
+    rate = None
+    if timed(asked.budget):
+        rate = await nfe_per_second(services, request.model, (request.width, request.height))
     try:
-        return extension_of(parent, asked, caller.caps(services.settings.caps))
+        return extension_of(parent, asked, caller.caps(services.settings.caps), rate)
     except NotExtendableError as error:
         raise ProblemError("not_extendable", str(error)) from error
 
@@ -151,18 +156,19 @@ async def quoted(services: Services, caller: Caller, payload: object) -> Quote:
     Raises:
         InvalidRequestError: it could not be run.
     """
-    resolved = accept(payload, services.settings.served, caller.caps(services.settings.caps))
+    resolved = await accepted(services, caller, payload)
     if (text := posted_image(payload)) is not None:
         image = await services.inputs.read(text)
         resolved = resolved.model_copy(update={"image": image.facts})
-    pace, position, workers, running = await asyncio.gather(
+    rate, pace, position, workers, running = await asyncio.gather(
+        nfe_per_second(services, resolved.model, (resolved.width, resolved.height)),
         services.store.pace(resolved.model),
         services.store.ahead(caller.owner, resolved),
         services.store.workers(),
         services.store.running(resolved.model),
     )
     states = Counter(worker.state.value for worker in workers if worker.model == resolved.model)
-    return quote(resolved, pace, position, states, running)
+    return quote(resolved, rate, pace, position, states, running)
 
 
 async def existing(services: Services, caller: Caller, generation: str) -> Record:

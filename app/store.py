@@ -161,9 +161,9 @@ class Store:
         placed = await self.all_placed(ids) if ids else []
         return [record for record, _ in placed if record.status is Status.RUNNING]
 
-    async def pace(self, model: str) -> Pace:
-        """Return how fast a model's jobs went lately."""
-        return Pace.from_hash(await self.redis.hgetall(pace_key(model)))
+    async def pace(self, model: str, size: tuple[int, int] | None = None) -> Pace:
+        """Return how fast a model's jobs went lately, or those of a size in pixels."""
+        return Pace.from_hash(await self.redis.hgetall(pace_key(model, size)))
 
     async def write(
         self,

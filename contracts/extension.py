@@ -8,6 +8,7 @@ from contracts.parsing import problem_of, told
 from contracts.requests import Budget, Caps, ResolvedRequest
 from contracts.resolution import cap_problems
 from contracts.search import BestOfNParams, RbfParams, SearchParams, Strict, ZeroOrderParams
+from contracts.timed import laid_out
 
 
 class ExtensionRequest(Strict):
@@ -33,13 +34,16 @@ def parse_extension(payload: object) -> ExtensionRequest:
         raise InvalidRequestError(problems) from None
 
 
-def extension_of(parent: Record, asked: ExtensionRequest, caps: Caps) -> ResolvedRequest:
+def extension_of(
+    parent: Record, asked: ExtensionRequest, caps: Caps, nfe_per_second: float | None = None
+) -> ResolvedRequest:
     """Return the request of a generation that goes on from the end of another.
 
     Args:
         parent: one that succeeded.
         asked: the budget of the new one.
         caps: what the server allows in one submission.
+        nfe_per_second: of its model, for a budget of time alone; None: not known.
 
     Raises:
         NotExtendableError: the parent's search has no use for more, or its state is not kept.
@@ -50,15 +54,11 @@ def extension_of(parent: Record, asked: ExtensionRequest, caps: Caps) -> Resolve
         raise NotExtendableError("The state of its search is not kept.")
     if reason := obstacle(parent.request.search, planned):
         raise NotExtendableError(reason)
-    request = parent.request.model_copy(
-        update={
-            "budget": asked.budget,
-            "search": continued(parent.request.search, planned),
-            "baseline": False,
-        }
-    )
-    needed = max(planned - parent.checkpoint.nfe, least(request.search))
-    problems = cap_problems(request, caps) or least_problems(asked.budget.nfe, needed)
+    search = continued(parent.request.search, planned)
+    needed = max(planned - parent.checkpoint.nfe, least(search))
+    budget = laid_out(asked.budget, nfe_per_second, needed, caps.max_nfe)
+    request = parent.request.model_copy(update={"budget": budget, "search": search, "baseline": False})
+    problems = cap_problems(request, caps) or least_problems(budget.nfe, needed)
     if problems:
         raise InvalidRequestError(problems)
     return request

@@ -78,9 +78,9 @@ def turn_key(model: str) -> str:
     return f"{PREFIX}turn:{model}"
 
 
-def pace_key(model: str) -> str:
-    """Hash: `contracts.quotes.Pace` of a model."""
-    return f"{PREFIX}pace:{model}"
+def pace_key(model: str, size: tuple[int, int] | None = None) -> str:
+    """Hash: `contracts.quotes.Pace` of a model or, with a time to live, of its jobs of a size in pixels."""
+    return f"{PREFIX}pace:{model}" + (f"@{size[0]}x{size[1]}" if size else "")
 
 
 def trouble_key(model: str) -> str:

@@ -57,13 +57,16 @@ class Quote(Part):
     request: ResolvedRequest
     plan: NfePlan
     baseline: NfePlan | None = Field(description="of the baseline, on top of the plan; null: not asked for")
-    nfe_per_second: float | None = Field(description="of one worker, over recent jobs; null: none yet")
+    nfe_per_second: float | None = Field(
+        description="of one worker, over the model's recent jobs of this size, else of any; null: none yet"
+    )
     expected_seconds: float | None = Field(description="of search and baseline; null: no rate measured yet")
     queue: QueueView
 
 
 def quote(
     request: ResolvedRequest,
+    rate: float | None,
     pace: Pace,
     position: int,
     states: Mapping[str, int],
@@ -73,6 +76,7 @@ def quote(
 
     Args:
         request: the submission with every default filled in.
+        rate: NFE per second of jobs like it; None where nothing has been measured.
         pace: of its model.
         position: generations that wait for the model and come before it.
         states: how many of its live workers are `ready`, and how many `busy`.
@@ -80,7 +84,6 @@ def quote(
     """
     plan = plan_of(request)
     baseline = plan_of(baseline_of(request)) if request.baseline else None
-    rate = pace.nfe_per_second
     expected = plan.nfe / rate if rate else None
     if expected is not None and request.budget.seconds is not None:
         expected = min(expected, request.budget.seconds)

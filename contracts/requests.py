@@ -53,7 +53,12 @@ Rewards = Annotated[
 class Budget(Strict):
     """How much a search may spend; the first limit reached ends it and the best so far is the result."""
 
-    nfe: int = Field(default=200, ge=1, description="model evaluations, a hard cap")
+    nfe: int = Field(
+        default=200,
+        ge=1,
+        description="model evaluations, a hard cap; by default as many as `seconds` pay for, where these are "
+        "named and a quote tells the pace",
+    )
     seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="search time")
     target_reward: Finite | None = Field(default=None, description="stop once the best reward reaches it")
     patience: int | None = Field(default=None, ge=1, description="stop after so many NFE without gain")

@@ -31,13 +31,17 @@ from contracts.search import (
     default_scale,
     rbf_defaults,
 )
+from contracts.timed import laid_out, timed
 from contracts.webhooks import Webhook
 
 StrictT = TypeVar("StrictT", bound=Strict)
 
 
 def accept(
-    payload: object, models: Mapping[str, ModelFacts] = MODELS, caps: Caps | None = None
+    payload: object,
+    models: Mapping[str, ModelFacts] = MODELS,
+    caps: Caps | None = None,
+    nfe_per_second: float | None = None,
 ) -> ResolvedRequest:
     """Check posted JSON and fill in every default: `parse`, then `resolve`.
 
@@ -46,7 +50,7 @@ def accept(
     """
     request = parse(payload)
     try:
-        return resolve(request, models, caps)
+        return resolve(request, models, caps, nfe_per_second)
     except InvalidRequestError as error:
         raise InvalidRequestError([as_posted(problem, payload) for problem in error.problems]) from None
 
@@ -58,7 +62,10 @@ def as_posted(problem: FieldProblem, payload: object) -> FieldProblem:
 
 
 def resolve(
-    request: GenerationRequest, models: Mapping[str, ModelFacts] = MODELS, caps: Caps | None = None
+    request: GenerationRequest,
+    models: Mapping[str, ModelFacts] = MODELS,
+    caps: Caps | None = None,
+    nfe_per_second: float | None = None,
 ) -> ResolvedRequest:
     """Return the submission with nothing left to default.
 
@@ -66,6 +73,7 @@ def resolve(
         request: the submission as posted.
         models: the models this server runs, by id; the first is the default.
         caps: what the server allows in one submission.
+        nfe_per_second: of its model, for a budget of time alone; None: not known.
 
     Raises:
         InvalidRequestError: with every problem found.
@@ -74,7 +82,7 @@ def resolve(
     if name not in models:
         raise InvalidRequestError([unknown("/model", "model", name, list(models))])
     model = models[name]
-    resolved = filled(request, model, caps or Caps())
+    resolved = filled(with_nfe(request, model, caps or Caps(), nfe_per_second), model, caps or Caps())
     problems = [
         *prompt_problems(resolved.prompt, caps or Caps()),
         *reward_problems(resolved, caps or Caps()),
@@ -103,6 +111,22 @@ def default_problems(model: ModelFacts) -> list[FieldProblem]:
     except InvalidRequestError as error:
         return [problem for problem in error.problems if problem.pointer != "/image"]
     return []
+
+
+def with_nfe(
+    request: GenerationRequest, model: ModelFacts, caps: Caps, nfe_per_second: float | None
+) -> GenerationRequest:
+    """Lay out a budget of time alone, for no fewer NFE than its search needs and names."""
+    if not timed(request.budget):
+        return request
+    most, needed = caps.max_nfe // (2 if request.baseline else 1), 1
+    while True:  # what rbf needs may depend on its budget
+        budget = laid_out(request.budget, nfe_per_second, needed, most)
+        laid = request.model_copy(update={"budget": budget})
+        resolved = filled(laid, model, caps)
+        needed = max(needed_nfe(resolved), planned_nfe(resolved.search))
+        if budget.nfe >= min(needed, most):
+            return laid
 
 
 def filled(request: GenerationRequest, model: ModelFacts, caps: Caps) -> ResolvedRequest:
@@ -379,6 +403,11 @@ def plan_problems(planned: int | None, needed: int, budget: Budget) -> list[Fiel
         return []
     detail = f"Must be at least {needed} with these settings, and at most the budget of {budget.nfe}."
     return [FieldProblem(pointer="/search/plan_nfe", detail=detail)]
+
+
+def planned_nfe(search: SearchParams) -> int:
+    """The NFE that the quotas are to be laid out for; 0: those of the budget."""
+    return (search.plan_nfe or 0) if isinstance(search, RbfParams) else 0
 
 
 def sop_problems(resolved: ResolvedRequest) -> list[FieldProblem]:

@@ -54,21 +54,26 @@ if event then
     end
   end
 end
--- The pace of a model, for quotes (`contracts.quotes.Pace`). A job that began anew says nothing of it.
+-- The pace of a model, and at this size (`contracts.quotes.Pace`). A job that began anew says nothing of it.
 if ARGV[3] == 'succeeded' and redis.call('HGET', KEYS[1], 'attempts') == '1' then
   local facts = redis.call('HMGET', KEYS[1], 'usage', 'request')
   local usage = facts[1] and cjson.decode(facts[1])
   if usage and usage.seconds.total > 0 then
-    local pace = 'rollover:pace:' .. cjson.decode(facts[2]).model
+    local asked = cjson.decode(facts[2])
+    local pace = 'rollover:pace:' .. asked.model
+    local sized = pace .. '@' .. asked.width .. 'x' .. asked.height
     local news = {jobs = 1, nfe = usage.nfe_spent, seconds = usage.seconds.total}
     if type(usage.baseline) == 'table' then
       news.nfe = news.nfe + usage.baseline.nfe_spent
       news.seconds = news.seconds + usage.baseline.seconds.total
     end
-    for name, value in pairs(news) do
-      local before = tonumber(redis.call('HGET', pace, name) or '0')
-      redis.call('HSET', pace, name, tostring(0.8 * before + value))
+    for _, key in ipairs({pace, sized}) do
+      for name, value in pairs(news) do
+        local before = tonumber(redis.call('HGET', key, name) or '0')
+        redis.call('HSET', key, name, tostring(0.8 * before + value))
+      end
     end
+    redis.call('EXPIRE', sized, 30 * 86400)
   end
 end
 -- What a model's jobs come to (`contracts.totals.Totals`).

@@ -71,8 +71,13 @@ def body_of(
     if reward is not None:
         body["reward"] = reward
     if nfe is not None:
-        body["budget"] = {**body.get("budget", {}), "nfe": nfe}
+        body["budget"] = budget_of(nfe, body.get("budget", {}))
     return body
+
+
+def budget_of(nfe: int | None, limits: Mapping[str, Any]) -> dict[str, Any]:
+    """A budget: what the caller said of it, and no more."""
+    return {**limits} if nfe is None else {**limits, "nfe": nfe}
 
 
 def in_base64(image: Picture) -> str:

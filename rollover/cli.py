@@ -140,7 +140,9 @@ def generate(  # noqa: PLR0913, PLR0917 -- one argument for each option
 def extend(
     job_id: Annotated[str, typer.Argument(metavar="ID", help="A job that succeeded.")],
     url: Url,
-    nfe: Annotated[int, typer.Option("--nfe", help="What to spend on top, in function evaluations.")] = 200,
+    nfe: Annotated[
+        int | None, typer.Option("--nfe", help="What to spend on top, in function evaluations.")
+    ] = None,
     out: Out = Path("out"),
     budget: Annotated[
         list[str] | None, typer.Option(help="KEY=VALUE of the new budget, such as seconds=30.")

@@ -277,7 +277,7 @@ class Client:
     def extend(
         self,
         job_id: str,
-        nfe: int,
+        nfe: int | None = None,
         *,
         hold: float | None = None,
         idempotency_key: str | None = None,
@@ -287,13 +287,13 @@ class Client:
 
         Args:
             job_id: the other.
-            nfe: what the new one may spend, in function evaluations.
+            nfe: what the new one may spend, in function evaluations; the server's default where not given.
             hold: as for ``submit``.
             idempotency_key: as for ``submit``.
             budget: further limits (``seconds``, ``target_reward``, ``patience``).
         """
         key = idempotency_key or uuid.uuid4().hex
-        return self._call(calls.extend(job_id, {**budget, "nfe": nfe}, key, hold))
+        return self._call(calls.extend(job_id, calls.budget_of(nfe, budget), key, hold))
 
     def cancel(self, job_id: str) -> Generation:
         """Ask the job to end; the best it has found so far becomes its result."""
@@ -465,7 +465,7 @@ class AsyncClient:
     async def extend(
         self,
         job_id: str,
-        nfe: int,
+        nfe: int | None = None,
         *,
         hold: float | None = None,
         idempotency_key: str | None = None,
@@ -473,7 +473,7 @@ class AsyncClient:
     ) -> Generation:
         """Post a job that goes on where another has ended; see :meth:`Client.extend`."""
         key = idempotency_key or uuid.uuid4().hex
-        return await self._call(calls.extend(job_id, {**budget, "nfe": nfe}, key, hold))
+        return await self._call(calls.extend(job_id, calls.budget_of(nfe, budget), key, hold))
 
     async def cancel(self, job_id: str) -> Generation:
         """Ask the job to end; the best it has found so far becomes its result."""

@@ -11,7 +11,7 @@ from redis import Redis
 
 from app.keyring import Keyring, Limits, new_key
 from contracts.jobs import Checkpoint, Status, hash_fields
-from contracts.keys import OUTBOX_KEY, checkpoint_path, job_key
+from contracts.keys import OUTBOX_KEY, checkpoint_path, job_key, pace_key
 from tests.app.hand import Hand
 from tests.app.test_bad_input import UNKNOWN_ID, refused
 
@@ -74,6 +74,15 @@ def test_the_plan_of_an_extension_is_that_of_the_first_search(
     grandchild = extend(client, finished(child, spent=250), 50).json()
     assert grandchild["parent"] == {"id": child.id, "nfe": 250}
     assert grandchild["request"]["search"]["plan_nfe"] == 150
+
+
+def test_time_alone_is_laid_out_at_the_pace(submit: Submit, client: httpx.Client, redis: Redis) -> None:
+    job = finished(submit(budget={"nfe": 150}))
+    redis.hset(pace_key("shapes"), mapping={"jobs": 1, "nfe": 200, "seconds": 10.0})
+    answer = client.post(f"{job}/extend", json={"budget": {"seconds": 20}})
+    assert answer.status_code == 202, answer.text
+    budget = answer.json()["request"]["budget"]
+    assert budget == {"nfe": 360, "seconds": 20, "target_reward": None, "patience": None}
 
 
 @pytest.mark.parametrize("status", [Status.QUEUED, Status.RUNNING, Status.FAILED, Status.CANCELED])

@@ -9,6 +9,7 @@ from redis import Redis
 
 from contracts.beats import WorkerState
 from contracts.jobs import Seconds, Status, Usage, hash_fields, now
+from contracts.keys import pace_key
 from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
 from tests.app.hand import Hand, beat
 from tests.app.test_bad_input import refused
@@ -152,6 +153,38 @@ def test_newer_jobs_count_more_and_repeated_ones_not_at_all(
     before = quote(client)["nfe_per_second"]
     done(redis, submit(), nfe=100, seconds=0.1, attempts=2)
     assert quote(client)["nfe_per_second"] == before
+
+
+def test_a_budget_of_time_alone_is_laid_out_at_the_pace_and_stored(
+    client: httpx.Client, redis: Redis, submit: Callable[..., Hand]
+) -> None:
+    time_alone = {"budget": {"seconds": 30}}
+    assert quote(client, **time_alone)["request"]["budget"]["nfe"] == 200
+    done(redis, submit(), nfe=200, seconds=10.0)
+    answer = quote(client, **time_alone)
+    assert (answer["nfe_per_second"], answer["request"]["budget"]["nfe"]) == (20.0, 540)
+    assert (answer["plan"]["nfe"], answer["expected_seconds"]) == (540, 27.0)
+    hand = submit(**time_alone)
+    job = client.get(f"/v1/generations/{hand.id}").json()
+    assert job["request"]["budget"] == answer["request"]["budget"]
+    assert job["progress"]["nfe_budget"] == 540
+    done(redis, submit(), nfe=200, seconds=100.0)
+    assert client.get(f"/v1/generations/{hand.id}").json()["request"]["budget"] == answer["request"]["budget"]
+    assert quote(client, budget={"patience": 9})["request"]["budget"]["nfe"] == 200
+
+
+def test_a_pace_is_that_of_jobs_of_the_size_where_there_are_any(
+    client: httpx.Client, redis: Redis, submit: Callable[..., Hand]
+) -> None:
+    done(redis, submit(), nfe=200, seconds=10.0)
+    other = pace_key("shapes", (96, 96))
+    redis.rename(pace_key("shapes", (64, 64)), other)
+    assert 0 < redis.ttl(other) <= 30 * 24 * 3600
+    redis.hset(other, mapping={"nfe": 200, "seconds": 100.0})
+    assert quote(client)["nfe_per_second"] == 20.0
+    redis.rename(other, pace_key("shapes", (64, 64)))
+    answer = quote(client, budget={"seconds": 100})
+    assert (answer["nfe_per_second"], answer["request"]["budget"]["nfe"]) == (2.0, 180)
 
 
 def test_what_cannot_be_submitted_cannot_be_quoted(client: httpx.Client) -> None:

@@ -30,6 +30,7 @@ def test_a_job_is_extended(server: str, client: Client, hand: Hands) -> None:
     assert child.parent == rollover.Parent(parent.id, 150)
     assert (child.request["budget"]["nfe"], child.request["budget"]["patience"]) == (100, 30)
     assert f"{parent.id}, after 150 NFE" in document_lines(child)
+    assert client.extend(parent.id, seconds=5).request["budget"]["nfe"] == 200
 
     async def again() -> rollover.Generation:
         async with AsyncClient(server) as near:
