@@ -193,6 +193,7 @@ def test_another_program_on_the_port_is_one_message(server: str) -> None:
     assert said.startswith(f"rollover: {proxy.url}/v1/models answered HTTP 200 with text/html")
 
 
+@pytest.mark.usefixtures("redis_url")  # empty: the test before may have made keys
 def test_the_range_of_every_reward_is_shown(server: str) -> None:
     result = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["rewards", "--url", server])
     assert re.search(r"scene_match +│ 0 to 1 +│ True ", result.output), result.output
