@@ -20,7 +20,7 @@ from workers.beat import Beat
 from workers.berths import Berths
 from workers.hold import connect
 from workers.messages import Spec
-from workers.resident import EngineStartError, Resident
+from workers.resident import EngineStartError, Resident, ToldToStopError
 from workers.settings import WorkerSettings
 from workers.store import ArtifactStore
 from workers.supervisor import Supervisor
@@ -70,14 +70,16 @@ def work(model: str, redis_url: str, settings: Settings, worker_settings: Worker
         store = ArtifactStore.open(settings.artifacts)
         supervisor = Supervisor(connection, engine, store, settings.max_attempts, beat.show)
         worker = GenerationWorker(rq_connection, supervisor, beat)
+        # Before the model is loaded: a container's first process ignores what it has no handler for.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, worker.request_stop)
         try:
             found = started(engine, connection, lambda: beat.show(WorkerState.WARMING))
-            # Before anyone is told that it is ready, and so may stop it: RQ does this a moment later.
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, worker.request_stop)
             beat.show(WorkerState.READY)
             log.info("serves %s on %s", model, found)
             worker.work_on()
+        except ToldToStopError:
+            log.info("stopped before it served")
         finally:
             engine.kill()
     return 1 if supervisor.broken else 0

@@ -36,7 +36,8 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["workers.preload"])
 
 
-TOLD_TO_STOP = "the worker was told to stop"
+class ToldToStopError(Exception):
+    """This worker must end, so no engine is started."""
 
 
 class EngineStartError(Exception):
@@ -157,11 +158,12 @@ class Resident:
 
         Raises:
             EngineRefusedError: the model cannot be loaded.
-            EngineStartError: the engine ended or hangs, or this worker must end.
+            EngineStartError: the engine ended or hangs.
+            ToldToStopError: this worker must end.
         """
         self.kill()
         if self.berths and not self.berths.board(self.stopping, meanwhile):
-            raise EngineStartError(TOLD_TO_STOP)
+            raise ToldToStopError
         ours, theirs = CONTEXT.Pipe()
         self._process = CONTEXT.Process(
             target=self.program or run_engine, args=(theirs, self.spec), daemon=True
@@ -189,7 +191,7 @@ class Resident:
         while not pipe.poll(POLL):
             if self.stopping.is_set():
                 self.kill()
-                raise EngineStartError(TOLD_TO_STOP)
+                raise ToldToStopError
             if watch.hung:
                 self.kill()
                 raise EngineStartError(

@@ -21,7 +21,7 @@ from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
 from workers.counts import Counts
 from workers.hold import away, load, patiently
 from workers.messages import Ending, Order
-from workers.resident import POLL, EngineRefusedError, EngineStartError, Resident
+from workers.resident import POLL, EngineRefusedError, EngineStartError, Resident, ToldToStopError
 from workers.store import ArtifactStore
 from workers.trouble import tell
 
@@ -176,6 +176,8 @@ class Supervisor:
                 return False
             try:
                 self.engine.start(lambda: show(WorkerState.WARMING), meanwhile)
+            except ToldToStopError:
+                break
             except EngineRefusedError as error:
                 log.error("the model cannot be loaded any more: %s", error)  # noqa: TRY400 -- no trace needed
                 tell(self.connection, self.model, error)

@@ -154,9 +154,11 @@ def start(settings: Settings, tiny_model: Path, tmp_path: Path) -> Iterator[Star
     }
     with ExitStack() as started, (tmp_path / "workers.log").open("wb") as log:
 
-        def start(redis_url: str | None = None, **more: str) -> "subprocess.Popen[bytes]":
+        def start(
+            redis_url: str | None = None, *, program: str = "workers", **more: str
+        ) -> "subprocess.Popen[bytes]":
             process = subprocess.Popen(
-                [sys.executable, "-m", "workers", "--model", "shapes"],
+                [sys.executable, "-m", program, "--model", "shapes"],
                 cwd=ROOT,
                 env={**environment, "ROLLOVER_REDIS_URL": redis_url or settings.redis_url or "", **more},
                 stdout=log,

@@ -10,7 +10,7 @@ from redis import Redis
 
 from contracts.events import CandidateEvent, Resumed, Started
 from contracts.jobs import Status
-from contracts.keys import WORKERS_KEY, worker_key
+from contracts.keys import WORKERS_KEY, trouble_key, worker_key
 from contracts.settings import Settings
 from tests.chaos.processes import engine_of
 from tests.chaos.valkey import Valkey
@@ -71,6 +71,15 @@ def test_a_worker_told_to_stop_gives_its_job_back_with_its_state(desk: Desk, sta
     wait_for(lambda: desk.record(job).progress.nfe_spent > record.progress.nfe_spent)
     [resumed] = [event for event in desk.events(job) if isinstance(event, Resumed)]
     assert (resumed.from_nfe, resumed.nfe_redone) == (record.checkpoint.nfe, 0)
+
+
+def test_a_worker_told_to_stop_while_it_loads_ends_well_and_is_no_trouble(redis: Redis, start: Start) -> None:
+    worker = start(program="tests.workers.stuck")
+    wait_for(lambda: engine_of(worker.pid))
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(timeout=60) == 0
+    assert not redis.exists(trouble_key("shapes"))
+    assert redis.scard(WORKERS_KEY) == 0
 
 
 def test_a_worker_restarted_between_two_jobs_leaves_both_whole(desk: Desk, start: Start) -> None:

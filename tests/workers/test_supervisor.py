@@ -27,6 +27,7 @@ from contracts.keys import (
     spent_key,
     totals_key,
     trace_path,
+    trouble_key,
 )
 from contracts.settings import Settings
 from contracts.totals import Totals
@@ -526,6 +527,7 @@ def test_a_cancel_is_heeded_while_an_engine_is_replaced(desk: Desk, supervisor: 
     supervisor.stopping.set()
     assert running.join() is Ending.GIVEN_BACK
     assert desk.record(job).status is Status.CANCELED
+    assert not desk.redis.exists(trouble_key("shapes")), "a stop is none"
 
 
 def test_a_canceled_job_does_not_wait_for_an_engine_that_cannot_start(
