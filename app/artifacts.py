@@ -59,10 +59,10 @@ class Artifacts:
         return bool(await self.ask(lambda: self.copied(f"{self.root}/{source}", f"{self.root}/{target}")))
 
     def copied(self, source: str, target: str) -> bool:
-        """Copy a file that is there. Raises FileNotFoundError where it is not."""
+        """Copy a file that is there, as `written` does. Raises FileNotFoundError where it is not."""
+        if isinstance(self.filesystem, LocalFileSystem):
+            return self.written(target, Path(source).read_bytes())
         self.filesystem.info(source)
-        if isinstance(self.filesystem, LocalFileSystem):  # S3 has no folders, and might make a bucket
-            self.filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)
         self.filesystem.cp_file(source, target)
         return True
 

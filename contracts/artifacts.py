@@ -1,7 +1,9 @@
 """How both sides open the artifact store, and write where it is a folder."""
 
+import errno
 import os
 import uuid
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ def options(url: str) -> dict[str, Any]:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file, so that it is on the disk and no reader ever sees a part of it."""
+    """Write a file, so that it is on the disk, under its name, and no reader ever sees a part of it."""
+    made = list(takewhile(lambda folder: not folder.exists(), path.parents))
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
@@ -31,3 +34,20 @@ def replace_file(path: Path, content: bytes) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+    for entry in (path, *made):
+        sync_folder(entry.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk, where its file system can do that and nobody has removed it."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # what those answer that sync no folders
+            raise
+    finally:
+        os.close(descriptor)

@@ -15,6 +15,7 @@ from app import artifacts
 from app.problems import ProblemError
 from contracts.keys import image_path
 from tests.app.hand import Hand
+from tests.disk import Disk
 
 
 @dataclass
@@ -72,6 +73,20 @@ def test_a_store_that_does_not_answer_is_a_503(
     answer = client.get(pipe.url)
     assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
     assert answer.headers["retry-after"]
+
+
+def test_what_is_written_or_copied_outlives_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = artifacts.Artifacts(str(tmp_path))
+    disk = Disk.watched(monkeypatch)
+    asyncio.run(store.write("gen/inputs/image.png", b"content"))
+    assert asyncio.run(store.copy("gen/inputs/image.png", "child/inputs/image.png"))
+    for path in ("gen/inputs/image.png", "child/inputs/image.png"):
+        assert disk.has(tmp_path, path)
+        assert (tmp_path / path).read_bytes() == b"content"
+    assert not asyncio.run(store.copy("gen/none", "child/none"))
+    store.close()
 
 
 def test_a_job_is_not_forgotten_while_the_store_keeps_files_of_it(

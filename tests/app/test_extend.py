@@ -6,7 +6,6 @@ from typing import Any
 
 import httpx
 import pytest
-from fsspec.implementations.local import LocalFileSystem
 from redis import Redis
 
 from app.keyring import Keyring, Limits, new_key
@@ -224,13 +223,14 @@ def test_a_request_repeated_finds_its_job_though_the_parent_is_gone(
 def test_a_copy_that_fails_half_way_leaves_nothing(
     submit: Submit, client: httpx.Client, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def half(_self: LocalFileSystem, _source: str, target: str) -> None:
-        Path(target).write_bytes(STATE[:5])
+    def half(path: Path, content: bytes) -> None:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content[:5])
         raise OSError(28, "No space left on device")
 
     job, store = finished(submit()), data_dir / "artifacts"
     before = sorted(path.name for path in store.iterdir())
-    monkeypatch.setattr(LocalFileSystem, "cp_file", half)
+    monkeypatch.setattr("app.artifacts.replace_file", half)
     refused(extend(client, job), 503, "storage_unavailable")
     assert sorted(path.name for path in store.iterdir()) == before
 
