@@ -36,23 +36,28 @@ one too many) and the milliseconds to the next."""
 
 @dataclass(frozen=True)
 class Allowance:
-    """What is left of one limit (RateLimit header fields for HTTP, draft-ietf-httpapi-ratelimit-headers)."""
+    """What is left of one limit (RateLimit header fields for HTTP, draft-ietf-httpapi-ratelimit-headers).
+
+    `window` and `reset` are in seconds; None for a limit on what there is at once, which no time renews.
+    """
 
     name: str
     quota: int
-    window: int
     left: int
-    reset: int
+    window: int | None = None
+    reset: int | None = None
 
     @property
     def policy(self) -> str:
         """An item of `RateLimit-Policy`."""
-        return f'"{self.name}";q={self.quota};w={self.window}'
+        window = "" if self.window is None else f";w={self.window}"
+        return f'"{self.name}";q={self.quota}{window}'
 
     @property
     def state(self) -> str:
         """An item of `RateLimit`."""
-        return f'"{self.name}";r={max(self.left, 0)};t={self.reset}'
+        reset = "" if self.reset is None else f";t={self.reset}"
+        return f'"{self.name}";r={max(self.left, 0)}{reset}'
 
 
 @dataclass(frozen=True)
@@ -147,14 +152,22 @@ def known(text: str, left: int, milliseconds: int) -> Caller:
     if key.requests_per_minute is None:
         return Caller(key)
     reset = math.ceil(milliseconds / 1000)
-    return Caller(key, Allowance("requests", key.requests_per_minute, WINDOW_SECONDS, left, reset))
+    return Caller(key, Allowance("requests", key.requests_per_minute, left, WINDOW_SECONDS, reset))
 
 
-def exhausted(code: ErrorCode, allowance: Allowance, unit: str) -> ProblemError:
-    """Build the error for a limit that is used up until its window ends."""
+def exhausted(code: ErrorCode, allowance: Allowance, unit: str, *others: Allowance) -> ProblemError:
+    """Build the error for a limit that is used up until its window ends; it tells of the others too."""
     detail = f"This API key may use {allowance.quota} {unit}; {max(allowance.left, 0)} are left."
-    headers = {"RateLimit-Policy": allowance.policy, "RateLimit": allowance.state}
-    return ProblemError(code, detail, headers={"Retry-After": str(allowance.reset), **headers})
+    headers = {"Retry-After": str(allowance.reset), **limits_told(allowance, *others)}
+    return ProblemError(code, detail, headers=headers)
+
+
+def limits_told(*allowances: Allowance) -> dict[str, str]:
+    """Return the headers that tell what is left of limits."""
+    return {
+        "RateLimit-Policy": ", ".join(allowance.policy for allowance in allowances),
+        "RateLimit": ", ".join(allowance.state for allowance in allowances),
+    }
 
 
 def unauthorized(secret: str | None, what: str) -> ProblemError:

@@ -50,9 +50,9 @@ def hostname(host: str) -> str | None:
 CallerDep = Annotated[Caller, Depends(caller_of)]
 
 
-def tell(request: Request, allowance: Allowance) -> None:
-    """Have the answer, whatever it will be, say what is left of a limit."""
-    request.state.allowances = [*getattr(request.state, "allowances", []), allowance]
+def tell(request: Request, *allowances: Allowance) -> None:
+    """Have the answer, whatever it will be, say what is left of limits."""
+    request.state.allowances = [*getattr(request.state, "allowances", []), *allowances]
 
 
 class RateLimitHeaders:

@@ -11,7 +11,7 @@ from redis.client import Pipeline
 from rq import Queue, Retry
 from rq.serializers import JSONSerializer
 
-from app.access import ANYBODY, Allowance, Caller, exhausted
+from app.access import ANYBODY, Allowance, Caller, exhausted, limits_told
 from app.problems import ProblemError
 from app.submission import SETTLE_SCRIPT, SUBMIT_SCRIPT
 from contracts.baseline import reserved_nfe
@@ -47,11 +47,11 @@ def fingerprint(payload: object) -> str:
 
 @dataclass(frozen=True)
 class Submitted:
-    """An accepted submission: its id, whether it repeats an earlier one, what the key has left today."""
+    """An accepted submission: its id, whether it repeats an earlier one, what a new one leaves of limits."""
 
     id: str
     repeated: bool = False
-    nfe: Allowance | None = None
+    allowances: Sequence[Allowance] = ()
 
 
 class LinedQueue(Queue):
@@ -135,27 +135,15 @@ class Enqueuer:
 
     def answered(self, outcome: str, facts: Sequence[Any], record: Record, caller: Caller) -> Submitted:
         """Read what `SUBMIT_SCRIPT` returned."""
-        daily = caller.key.nfe_per_day if caller.key else None
-        allowance = None
-        if outcome in ("stored", "nfe_exhausted") and daily:
-            left, reset = facts
-            allowance = Allowance("nfe", daily, DAY_SECONDS, left, reset)
         if outcome == "stored":
-            return Submitted(record.id, nfe=allowance)
+            return Submitted(record.id, allowances=allowances_of(caller, *facts))
         if outcome == "repeated":
             return Submitted(facts[0].decode(), repeated=True)
-        raise self.refusal(outcome, allowance, facts)
-
-    def refusal(self, outcome: str, allowance: Allowance | None, facts: Sequence[Any]) -> ProblemError:
-        """Build the error for a submission that was not accepted."""
         if outcome == "mismatch":
-            return ProblemError("idempotency_mismatch", "This Idempotency-Key was used with another body.")
+            raise ProblemError("idempotency_mismatch", "This Idempotency-Key was used with another body.")
         if outcome == "queue_full":
-            return ProblemError("queue_full", f"{self.settings.max_queue} generations wait already.")
-        if allowance:
-            return exhausted("nfe_exhausted", allowance, "NFE a day")
-        detail = f"This API key may have {facts[0]} generations waiting or running at once."
-        return ProblemError("too_many_generations", detail, headers={"Retry-After": BUSY_RETRY_SECONDS})
+            raise ProblemError("queue_full", f"{self.settings.max_queue} generations wait already.")
+        raise over_limit(outcome, allowances_of(caller, *facts))
 
     def settle(self, owner: str) -> None:
         """Give back what the ended jobs of a key were charged and did not spend."""
@@ -165,6 +153,27 @@ class Enqueuer:
         """RQ's retries: one fewer than the executions allowed, at once."""
         retries = self.settings.max_attempts - 1
         return Retry(max=retries) if retries else None
+
+
+def allowances_of(caller: Caller, nfe: int, reset: int, free: int) -> list[Allowance]:
+    """Return what is left of a caller's limits: NFE today, of `reset` s more, and generations at once."""
+    limits = caller.key
+    found: list[Allowance] = []
+    if limits and limits.nfe_per_day:
+        found.append(Allowance("nfe", limits.nfe_per_day, nfe, DAY_SECONDS, reset))
+    if limits and limits.concurrent:
+        found.append(Allowance("generations", limits.concurrent, free))
+    return found
+
+
+def over_limit(outcome: str, allowances: Sequence[Allowance]) -> ProblemError:
+    """Build the error for a submission that a limit of the caller forbids."""
+    if outcome == "nfe_exhausted":
+        nfe, *others = allowances
+        return exhausted("nfe_exhausted", nfe, "NFE a day", *others)
+    detail = f"This API key may have {allowances[-1].quota} generations waiting or running at once."
+    headers = {"Retry-After": BUSY_RETRY_SECONDS, **limits_told(*allowances)}
+    return ProblemError("too_many_generations", detail, headers=headers)
 
 
 def flat(pipeline: Pipeline) -> list[Any]:

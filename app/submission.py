@@ -49,7 +49,7 @@ end
 local waiting = redis.call('LLEN', KEYS[4]) + redis.call('ZCARD', KEYS[5])
 if waiting >= tonumber(ARGV[4]) then return {{'queue_full'}} end
 local nfe, daily, concurrent = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
-local left, reset = 0, 86400 - now % 86400
+local left, reset, free = 0, 86400 - now % 86400, 0
 if daily or concurrent then
   if redis.call('HGET', KEYS[2], 'day') ~= tostring(today) then
     redis.call('HSET', KEYS[2], 'day', today, 'nfe', 0)
@@ -57,15 +57,16 @@ if daily or concurrent then
   end
   local function over()
     left = daily and daily - tonumber(redis.call('HGET', KEYS[2], 'nfe')) or 0
-    if concurrent and redis.call('HLEN', KEYS[3]) >= concurrent then return 'too_many_generations' end
+    free = concurrent and concurrent - redis.call('HLEN', KEYS[3]) or 0
+    if concurrent and free < 1 then return 'too_many_generations' end
     if daily and nfe > left then return 'nfe_exhausted' end
   end
-  -- Settling looks at every generation not settled yet, so it is left until it decides something.
-  if over() then settle(KEYS[2], KEYS[3], today) end
+  -- Settling looks at every generation not settled yet. Where there may be few at once there are few, and how
+  -- many more there may be is told truly; else it is left until it decides something.
+  if concurrent or over() then settle(KEYS[2], KEYS[3], today) end
   local reason = over()
-  if reason == 'nfe_exhausted' then return {{reason, left, reset}} end
-  if reason then return {{reason, concurrent}} end
-  left = left - nfe
+  if reason then return {{reason, left, reset, free}} end
+  left, free = left - nfe, free - 1
   redis.call('HINCRBY', KEYS[2], 'nfe', nfe)
   redis.call('HSET', KEYS[3], ARGV[1], today .. ':' .. nfe)
 end
@@ -79,7 +80,8 @@ while at <= #ARGV do
   at = last + 1
 end
 join(KEYS[4], KEYS[5], KEYS[6], ARGV[9], tonumber(ARGV[10]))
-return {{'stored', left, reset}}
+return {{'stored', left, reset, free}}
 """
-"""Returns the outcome and its facts: for `stored` and `nfe_exhausted` the NFE left today and the seconds to
-the next day, for `repeated` the earlier generation, for `too_many_generations` the limit."""
+"""Returns the outcome and its facts: for `repeated` the earlier generation, for `stored`, `nfe_exhausted` and
+`too_many_generations` the NFE left today, the seconds to the next day, and how many more generations there
+may be at once."""

@@ -86,8 +86,7 @@ async def queued(
     generation, submitted = accepted
     headers = {"Location": generation.urls.get}
     request.state.generation = generation.id
-    if submitted.nfe:
-        tell(request, submitted.nfe)
+    tell(request, *submitted.allowances)
     if submitted.repeated:
         headers["Idempotency-Replayed"] = "true"
     if seconds := preferred_wait(prefer):

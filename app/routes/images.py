@@ -46,8 +46,7 @@ async def generate(request: Request, services: ServicesDep, caller: CallerDep) -
     payload = await posted_json(request, services.settings.max_body_bytes)
     asked, generation, submitted = await images.submit(services, caller, payload)
     request.state.generation = generation.id
-    if submitted.nfe:
-        tell(request, submitted.nfe)
+    tell(request, *submitted.allowances)
     headers = {"Location": generation.urls.get}
     if asked.stream:
         events = images.streamed(services, caller, generation, asked.partials)

@@ -62,6 +62,16 @@ def post(client: httpx.Client, nfe: int = 100, key: str | None = None) -> httpx.
     return client.post("/v1/generations", json={"prompt": "x", "budget": {"nfe": nfe}}, headers=headers)
 
 
+def told(response: httpx.Response) -> dict[str, tuple[str, str]]:
+    """Of each limit that an answer tells of, by its name, the policy and what is left."""
+    policies, states = (
+        dict(item.strip().split(";", 1) for item in response.headers[name].split(","))
+        for name in ("ratelimit-policy", "ratelimit")
+    )
+    assert policies.keys() == states.keys()
+    return {name.strip('"'): (policies[name], states[name].split(";")[0]) for name in states}
+
+
 def accepted(response: httpx.Response) -> str:
     assert response.status_code == 202, response.text
     return response.json()["id"]
@@ -419,6 +429,7 @@ def test_generations_at_once(as_key: Callable[..., httpx.Client], redis: Redis, 
     over = post(mine)
     assert "2 generations" in refused(over, 429, "too_many_generations")["detail"]
     assert over.headers["retry-after"]
+    assert told(over) == {"generations": ("q=2", "r=0")}
     Hand(redis, data_dir / "artifacts", first).start()
     refused(post(mine), 429, "too_many_generations")
     end(redis, first, nfe_spent=100)
@@ -426,6 +437,48 @@ def test_generations_at_once(as_key: Callable[..., httpx.Client], redis: Redis, 
     refused(post(mine), 429, "too_many_generations")
     assert mine.post(f"/v1/generations/{second}/cancel").status_code == 200
     accepted(post(mine))
+
+
+def test_an_accepted_submission_tells_how_many_more_there_may_be(
+    as_key: Callable[..., httpx.Client], redis: Redis
+) -> None:
+    mine = as_key(concurrent=3)
+    answers = [post(mine), post(mine)]
+    end(redis, accepted(answers[0]), nfe_spent=100)
+    answers.append(post(mine))
+    assert [told(answer)["generations"] for answer in answers] == [
+        ("q=3", "r=2"),
+        ("q=3", "r=1"),
+        ("q=3", "r=1"),
+    ]
+
+
+@pytest.mark.usefixtures("same_day")
+def test_a_key_is_told_of_every_limit_that_a_submission_met(as_key: Callable[..., httpx.Client]) -> None:
+    mine = as_key(requests_per_minute=9, nfe_per_day=250, concurrent=2)
+    first = post(mine)
+    requests = "q=9;w=60"
+    assert told(first) == {
+        "requests": (requests, "r=8"),
+        "nfe": ("q=250;w=86400", "r=150"),
+        "generations": ("q=2", "r=1"),
+    }
+    assert set(told(mine.get("/v1/models"))) == {"requests"}
+    poor = post(mine, 200)
+    refused(poor, 429, "nfe_exhausted")
+    assert told(poor) == {
+        "requests": (requests, "r=6"),
+        "nfe": ("q=250;w=86400", "r=150"),
+        "generations": ("q=2", "r=1"),
+    }
+    accepted(post(mine))
+    busy = post(mine)
+    refused(busy, 429, "too_many_generations")
+    assert told(busy) == {
+        "requests": (requests, "r=4"),
+        "nfe": ("q=250;w=86400", "r=50"),
+        "generations": ("q=2", "r=0"),
+    }
 
 
 @pytest.mark.usefixtures("same_day")
