@@ -90,6 +90,25 @@ return 1
 """
 """Returns whether the job waited (0 or 1); one that did not is left to its worker."""
 
+GIVE_BACK_SCRIPT = f"""
+-- KEYS: `line_keys`; RQ's list of jobs taken and not begun, its set of executions, its hash of the job
+-- ARGV: id, the execution that leaves it
+{LINE}
+redis.call('ZREM', KEYS[5], ARGV[2])
+for _, execution in ipairs(redis.call('ZRANGE', KEYS[5], 0, -1)) do
+  if id_of(execution) == ARGV[1] then return 0 end
+end
+if redis.call('LPOS', KEYS[1], ARGV[1]) or redis.call('LPOS', KEYS[4], ARGV[1]) then return 0 end
+if not redis.call('HGET', KEYS[6], 'origin') then return 0 end
+redis.call('HSET', KEYS[6], 'status', 'queued')
+redis.call('LPUSH', KEYS[1], ARGV[1])
+return 1
+"""
+"""Run by a worker that leaves a job unfinished: it is next, unless it is somebody's already or has ended.
+
+Returns whether it was put back (0 or 1). Done twice it is done once.
+"""
+
 READ_SCRIPT = """
 -- KEYS: job hashes; ARGV: what the names of RQ's lists begin with, and those of the lines
 local function ahead(id, owner, text)

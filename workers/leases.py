@@ -8,13 +8,17 @@ whether a worker's sign of life changes, and for how long by our own monotonic c
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
+from redis.client import Pipeline
 from rq import Queue
 from rq.executions import Execution
+from rq.job import Job
 from rq.registry import StartedJobRegistry
+
+from contracts.turns import GIVE_BACK_SCRIPT, line_keys
 
 SILENCE = 4.5
 """Seconds without a sign of life after which a worker has lost its job: more than four beats."""
@@ -79,10 +83,25 @@ class Leases:
             self.queue.connection.zadd(self.registry.key, {name: EXPIRED}, xx=True)
         self.registry.cleanup(timestamp=EXPIRED, exception_handlers=handlers)
 
+    def alone(self, job_id: str, names: Collection[str]) -> bool:
+        """Whether one of these executions is listed for a job, and no other is."""
+        listed = [name for name in self._names() if name.startswith(f"{job_id}:")]
+        return len(listed) == 1 and listed[0] in names
+
+    def leave(self, job: Job, execution: Execution, model: str, pipeline: Pipeline) -> None:
+        """Take an execution off the list, and see in the same step that its job is not lost with it."""
+        line = line_keys(self.queue.key, model)
+        keys = [*line, self.queue.intermediate_queue_key, self.registry.key, job.key]
+        pipeline.eval(GIVE_BACK_SCRIPT, len(keys), *keys, job.id, execution.composite_key)
+
+    def _names(self) -> list[str]:
+        """The executions that are listed now."""
+        members = cast("list[bytes]", self.queue.connection.zrange(self.registry.key, 0, -1))
+        return [member.decode() for member in members]
+
     def _signs(self) -> dict[str, bytes | None]:
         """What each execution says now."""
-        members = cast("list[bytes]", self.queue.connection.zrange(self.registry.key, 0, -1))
-        names = [member.decode() for member in members]
+        names = self._names()
         with self.queue.connection.pipeline(transaction=False) as pipeline:
             for name in names:
                 pipeline.hget(Execution.from_composite_key(name, self.queue.connection).key, "last_heartbeat")

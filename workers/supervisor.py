@@ -41,6 +41,7 @@ class Supervisor:
         store: to sweep the checkpoints of lost jobs.
         max_attempts: executions in a row that may vanish and get no further before a job is lost.
         show: tells others what this worker does.
+        ours: whether a job is this worker's to run, and nobody else's.
 
     Attributes:
         broken: the engine cannot be started any more; the worker ends.
@@ -52,6 +53,7 @@ class Supervisor:
     store: ArtifactStore
     max_attempts: int
     show: Callable[[WorkerState], None]
+    ours: Callable[[str], bool] = lambda _: True
     broken: bool = False
     away: bool = False
 
@@ -81,6 +83,8 @@ class Supervisor:
             record = patiently(lambda: load(self.connection, job_id))
             if record is None or record.status.final:
                 return Ending.DONE
+            if not patiently(partial(self.ours, job_id)):
+                return Ending.OVERTAKEN
             losses = max(record.losses, untaken)
             lost = self._lost(hangs[-losses:], losses) if losses >= self.max_attempts else None
             # One execution more makes a result of its last state, unless that has been tried already.
@@ -252,7 +256,8 @@ class Supervisor:
         """Show that a job waits again which its engine, now lost, could not give back."""
         arguments = write_args(allowed=(Status.RUNNING,), status=Status.QUEUED, fence=fence)
         try:
-            self.connection.eval(WRITE_SCRIPT, 2, *write_keys(job_id), *arguments)
+            if self.ours(job_id):
+                self.connection.eval(WRITE_SCRIPT, 2, *write_keys(job_id), *arguments)
         except redis.RedisError as error:
             log.warning("%s is found abandoned once Redis is back: %s", job_id, error)
 

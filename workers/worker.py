@@ -38,6 +38,8 @@ MAINTENANCE_LOCK = 3
 """Seconds after which another worker sees to them, where one was killed while it did."""
 WORKER_TTL = 16
 """RQ waits for a job 15 s less than this, so that a stop is noticed within a second."""
+UNFINISHED = frozenset({Ending.GIVEN_BACK, Ending.OVERTAKEN})
+"""Endings of an execution that are no end of its job."""
 log = logging.getLogger(__name__)
 
 
@@ -139,6 +141,7 @@ class GenerationWorker(SimpleWorker):
             log_job_description=False,
         )
         self.supervisor = supervisor
+        supervisor.ours = self.holds
         self.leases = Leases(self.queues[0])
         self._cleaned = -math.inf
         beat.also = self.beat_and_watch
@@ -172,6 +175,15 @@ class GenerationWorker(SimpleWorker):
             self.executions.clear()
             self.supervisor.show(WorkerState.READY)
             current_supervisor.reset(token)
+
+    def holds(self, job_id: str) -> bool:
+        """Whether RQ lists a job as run by this worker, and by no other.
+
+        Where this worker was silent the job was given to another: begun again here, nobody would find it if
+        this worker were killed. Where the list had it twice it is left to whoever runs it.
+        """
+        names = {execution.composite_key for execution in list(self.executions.values())}
+        return self.leases.alone(job_id, names)
 
     def beat_and_watch(self) -> None:
         """Keep the running job ours, and take up those whose workers are silent.
@@ -257,15 +269,25 @@ class GenerationWorker(SimpleWorker):
         started_job_registry: Any,  # noqa: ANN401 -- RQ's signature
         execution: RqExecution,
     ) -> None:
-        """As RQ does; but a job that another worker has taken over must not be forgotten."""
+        """As RQ does where the job has ended; one that has not is left to whoever is next."""
+        if job._result in UNFINISHED:  # noqa: SLF001 -- nothing public has it before it is stored
+            self.leave(job, execution)
+            return
         if isinstance(job, GenerationJob):
             job.forget_the_vanished()
-        if job._result is not Ending.OVERTAKEN:  # noqa: SLF001 -- nothing public has it before it is stored
-            super().handle_job_success(job, queue, started_job_registry, execution)
-            return
-        with self.connection.pipeline() as pipeline:
-            self.cleanup_execution(job, pipeline=pipeline, execution=execution)
-            pipeline.execute()
+        super().handle_job_success(job, queue, started_job_registry, execution)
+
+    def leave(self, job: Job, execution: RqExecution) -> None:
+        """End an execution of a job that has not ended: it is next, unless it is somebody's already."""
+        try:
+            with self.connection.pipeline() as pipeline:
+                self.leases.leave(job, execution, self.supervisor.model, pipeline)
+                self.cleanup_execution(job, pipeline=pipeline, execution=execution)
+                pipeline.execute()
+        except redis.RedisError as error:
+            if not away(error):
+                raise
+            log.warning("%s is found abandoned once Redis is back: %s", job.id, error)
 
     def handle_job_failure(
         self,
@@ -286,8 +308,11 @@ class GenerationWorker(SimpleWorker):
     def _take_up_again(
         self, job: Job, _kind: type[Exception], error: Exception, _trace: TracebackType | None
     ) -> None:
-        """See that a job whose worker vanished runs again. RQ calls this for every failure."""
-        if isinstance(error, AbandonedJobError):
+        """See that a job whose worker vanished, or could not reach Redis, runs again.
+
+        RQ calls this for every failure.
+        """
+        if isinstance(error, AbandonedJobError) or away(error):
             take_up_again(job)
 
 

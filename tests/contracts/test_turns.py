@@ -15,6 +15,7 @@ from contracts.requests import PRIORITIES, Priority
 from contracts.turns import (
     ADVANCE_SCRIPT,
     AHEAD_SCRIPT,
+    GIVE_BACK_SCRIPT,
     LEAVE_SCRIPT,
     LINE,
     WEIGHTS,
@@ -25,6 +26,7 @@ from contracts.turns import (
 
 KEYS = line_keys("rq:queue:rollover:m", "m")
 LIST, LINE_KEY, TURN_KEY = KEYS
+TAKEN, RUNNING = f"{LIST}:intermediate", "rq:wip:rollover:m"
 JOIN_SCRIPT = f"{LINE}\njoin(KEYS[1], KEYS[2], KEYS[3], ARGV[1], tonumber(ARGV[2]))"
 
 
@@ -73,7 +75,7 @@ class Queue:
 
     def pop(self) -> Waiting | None:
         """Take a job as BLMOVE does, and no more: the taker may die after it."""
-        found = self.redis.lmove(LIST, f"{LIST}:intermediate", "LEFT", "RIGHT")
+        found = self.redis.lmove(LIST, TAKEN, "LEFT", "RIGHT")
         if found is None:
             return None
         job = self.waiting.pop(found)
@@ -92,8 +94,20 @@ class Queue:
         self.waiting.pop(job.id, None)
         return left
 
+    def begin(self, job: Waiting, execution: str = "ours") -> None:
+        """Have an execution of a job, as RQ has it."""
+        self.redis.lrem(TAKEN, 1, job.id)
+        self.redis.hset(f"rq:job:{job.id}", mapping={"origin": "rollover:m", "status": "started"})
+        self.redis.zadd(RUNNING, {f"{job.id}:{execution}": 1})
+
+    def put_back(self, job: Waiting) -> bool:
+        keys = [*KEYS, TAKEN, RUNNING, f"rq:job:{job.id}"]
+        return bool(self.redis.eval(GIVE_BACK_SCRIPT, len(keys), *keys, job.id, f"{job.id}:ours"))
+
     def give_back(self, job: Waiting) -> None:
-        self.redis.lpush(LIST, job.id)
+        self.begin(job)
+        assert self.put_back(job)
+        assert not self.put_back(job), "done twice it is done once"
         self.taken.remove(job)
         self.waiting[job.id] = job
 
@@ -278,6 +292,19 @@ def test_a_job_given_back_goes_first(queue: Queue) -> None:
     queue.join(priority="high")
     queue.give_back(first)
     assert queue.take() == first
+
+
+def test_a_job_that_is_somebodys_is_not_put_back_a_second_time(queue: Queue) -> None:
+    job, other = queue.join(), queue.join()
+    queue.take()
+    assert not queue.put_back(job), "one has taken it"
+    queue.begin(job, "theirs")
+    queue.begin(job)
+    assert not queue.put_back(job), "another runs it"
+    assert queue.redis.zrange(RUNNING, 0, -1) == [f"{job.id}:theirs"]
+    queue.redis.delete(RUNNING, f"rq:job:{job.id}")
+    assert not queue.put_back(job), "it has ended"
+    assert queue.shown() == [other.id]
 
 
 def test_a_taker_that_dies_at_once_keeps_nobody_waiting(queue: Queue) -> None:

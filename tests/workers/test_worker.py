@@ -5,7 +5,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import redis as redis_py
 from redis import Redis
+from redis.client import Pipeline
 from rq import Queue
 from rq.job import Job, JobStatus
 from rq.serializers import DefaultSerializer, JSONSerializer
@@ -23,6 +24,7 @@ from contracts.keys import JOB_FUNCTION, WORKERS_KEY, job_key, queue_name, worke
 from tests.workers.conftest import Desk, wait_for
 from workers import worker as worker_module
 from workers.beat import Beat
+from workers.hold import Hold
 from workers.leases import SILENCE, Sign
 from workers.messages import Ending, Spec
 from workers.resident import Resident
@@ -187,15 +189,139 @@ def test_a_worker_takes_jobs_in_their_turn(desk: Desk, worker: GenerationWorker)
     assert [ends[end] for end in sorted(ends, key=str)] == ["high", "normal", "low"]
 
 
-def test_a_job_that_another_worker_has_taken_over_is_not_forgotten(
+def runs(worker: GenerationWorker, monkeypatch: pytest.MonkeyPatch, run: Callable[[str], Ending]) -> None:
+    """Have the worker take one job, with this in the place of its engine."""
+    monkeypatch.setattr(worker.supervisor, "mend", lambda: True)
+    monkeypatch.setattr(worker.supervisor, "_has_engine", lambda _: True)
+    monkeypatch.setattr(worker.supervisor.engine, "run", lambda job_id, *_: run(job_id))
+    worker.work(burst=True, max_jobs=1)
+
+
+def taken_over(job_id: str, worker: GenerationWorker) -> None:
+    """Have another worker run what this one runs, as it does where this one was silent."""
+    registry = worker.leases.registry
+    worker.connection.zremrangebyrank(registry.key, 0, -1)
+    worker.connection.zadd(registry.key, {f"{job_id}:theirs": 1})
+
+
+def running(queue: Queue) -> list[tuple[str, str]]:
+    """What RQ lists as run: job and execution."""
+    return queue.started_job_registry.get_job_and_execution_ids(cleanup=False)
+
+
+def test_a_job_that_another_worker_has_taken_over_is_left_to_it(
     desk: Desk, worker: GenerationWorker, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = desk.submit()
-    monkeypatch.setattr(worker.supervisor, "run", lambda _: Ending.OVERTAKEN)
-    worker.work(burst=True)
-    assert Job.exists(job, connection=queue.connection)
-    assert queue.started_job_registry.get_job_ids(cleanup=False) == []
-    assert queue.job_ids == []
+
+    def run(job_id: str) -> Ending:
+        taken_over(job_id, worker)
+        return Ending.OVERTAKEN
+
+    runs(worker, monkeypatch, run)
+    assert status_of(queue, job) is JobStatus.STARTED
+    assert (running(queue), queue.job_ids) == ([(job, "theirs")], [])
+
+
+def test_a_job_that_nobody_else_has_is_queued_by_who_leaves_it(
+    desk: Desk, worker: GenerationWorker, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, waiting = desk.submit(), desk.submit()
+    runs(worker, monkeypatch, lambda _: Ending.OVERTAKEN)
+    assert status_of(queue, job) is JobStatus.QUEUED
+    assert (running(queue), queue.job_ids) == ([], [job, waiting])
+
+
+def test_a_worker_that_lost_its_job_with_its_engine_does_not_take_it_back(
+    desk: Desk, worker: GenerationWorker, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = desk.submit()
+    theirs: list[Hold] = []
+
+    def run(job_id: str) -> Ending:
+        taken_over(job_id, worker)
+        theirs.append(Hold.take(desk.runner.connection, desk.record(job_id), "worker-2"))
+        return Ending.LOST
+
+    runs(worker, monkeypatch, run)
+    [hold] = theirs
+    hold.write()
+    assert (running(queue), queue.job_ids) == ([(job, "theirs")], [])
+
+
+def test_a_job_listed_twice_is_left_to_who_runs_it(
+    desk: Desk, worker: GenerationWorker, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = desk.submit()
+    queue.connection.zadd(queue.started_job_registry.key, {f"{job}:theirs": 1})
+    ran: list[str] = []
+
+    def run(job_id: str) -> Ending:
+        ran.append(job_id)
+        return Ending.DONE
+
+    runs(worker, monkeypatch, run)
+    assert ran == []
+    # Else it would not be found abandoned, should the other worker vanish.
+    assert status_of(queue, job) is JobStatus.STARTED
+    assert (running(queue), queue.job_ids) == ([(job, "theirs")], [])
+
+
+def given_back(desk: Desk) -> Callable[[str], Ending]:
+    """What an engine does that gives its job back."""
+
+    def run(job_id: str) -> Ending:
+        Hold.take(desk.runner.connection, desk.record(job_id), "w").write(status=Status.QUEUED)
+        return Ending.GIVEN_BACK
+
+    return run
+
+
+def test_a_job_given_back_is_next_once_though_redis_lost_its_reply(
+    desk: Desk, worker: GenerationWorker, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, waiting = desk.submit(), desk.submit()
+    execute, lost = Pipeline._execute_transaction, list[str]()  # noqa: SLF001
+
+    def flaky(self: Pipeline, connection: Any, commands: Any, raise_on_error: Any) -> Any:  # noqa: ANN401
+        reply = execute(self, connection, commands, raise_on_error)
+        if not lost and any(command[0][0] == "EVAL" for command in commands):
+            lost.append(job)
+            raise redis_py.ConnectionError("no reply")
+        return reply
+
+    monkeypatch.setattr(Pipeline, "_execute_transaction", flaky)
+    runs(worker, monkeypatch, given_back(desk))
+    assert lost
+    assert (running(queue), queue.job_ids) == ([], [job, waiting])
+
+
+def test_a_job_given_back_by_who_was_silent_is_next_once(
+    desk: Desk, worker: GenerationWorker, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, waiting = desk.submit(), desk.submit()
+
+    def run(job_id: str) -> Ending:
+        queue.connection.delete(queue.started_job_registry.key)
+        queue.push_job_id(job_id, at_front=True)
+        return given_back(desk)(job_id)
+
+    runs(worker, monkeypatch, run)
+    assert (running(queue), queue.job_ids) == ([], [job, waiting])
+
+
+def test_a_redis_away_costs_a_job_none_of_its_tries(
+    desk: Desk, worker: GenerationWorker, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = desk.submit()
+    queue.connection.hdel(f"rq:job:{job}", "retries_left")
+
+    def run(_: str) -> Ending:
+        raise redis_py.ConnectionError("gone")
+
+    runs(worker, monkeypatch, run)
+    assert desk.record(job).status is Status.QUEUED
+    assert queue.job_ids == [job]
 
 
 def test_a_job_whose_taker_died_before_it_began_is_found_soon(
