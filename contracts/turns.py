@@ -11,6 +11,9 @@ weight of its priority; the lowest tag is next, and the clock is the tag of the 
 So lines that wait share the model's NFE by their weights, whatever each has queued, and none waits for ever.
 """
 
+import json
+from collections.abc import Mapping
+
 from contracts.jobs import Record
 from contracts.keys import line_key, turn_key
 from contracts.requests import Priority
@@ -60,11 +63,20 @@ local function tag_of(list, line, turn, member, cost)
   local last = redis.call('ZRANGE', own(line, member), -1, -1, 'WITHSCORES')[2]
   return math.max(tonumber(redis.call('HGET', turn, 'clock') or 0), tonumber(last or 0)) + cost
 end
-local function join(list, line, turn, member, cost)
-  local tag = string.format('%.17g', tag_of(list, line, turn, member, cost))
+local function add(list, line, turn, member, tag)
+  tag = string.format('%.17g', tag)
   redis.call('ZADD', line, tag, member)
   redis.call('ZADD', own(line, member), tag, member)
   advance(list, line, turn)
+end
+local function join(list, line, turn, member, cost)
+  add(list, line, turn, member, tag_of(list, line, turn, member, cost))
+end
+-- For a job whose turn it was, and that is not run: as if it had been, and after the next one.
+local function rejoin(list, line, turn, member, cost)
+  local _, following = shown_now(list, line, turn)
+  local clock = tonumber(redis.call('HGET', turn, 'clock') or 0)
+  add(list, line, turn, member, math.max(clock + cost, following or 0))
 end
 """
 """Functions for scripts; `list`, `line` and `turn` are keys (`line_keys`), a member is `member_of` a job."""
@@ -92,19 +104,25 @@ return 1
 
 GIVE_BACK_SCRIPT = f"""
 -- KEYS: `line_keys`; RQ's list of jobs taken and not begun, its set of executions, its hash of the job
--- ARGV: id, the execution that leaves it
+-- ARGV: id, the execution that leaves it; where others are to go first, member and cost
 {LINE}
 redis.call('ZREM', KEYS[5], ARGV[2])
 for _, execution in ipairs(redis.call('ZRANGE', KEYS[5], 0, -1)) do
   if id_of(execution) == ARGV[1] then return 0 end
 end
 if redis.call('LPOS', KEYS[1], ARGV[1]) or redis.call('LPOS', KEYS[4], ARGV[1]) then return 0 end
+if ARGV[3] and redis.call('ZSCORE', KEYS[2], ARGV[3]) then return 0 end
 if not redis.call('HGET', KEYS[6], 'origin') then return 0 end
 redis.call('HSET', KEYS[6], 'status', 'queued')
-redis.call('LPUSH', KEYS[1], ARGV[1])
+if ARGV[3] then
+  rejoin(KEYS[1], KEYS[2], KEYS[3], ARGV[3], tonumber(ARGV[4]))
+else
+  redis.call('LPUSH', KEYS[1], ARGV[1])
+end
 return 1
 """
-"""Run by a worker that leaves a job unfinished: it is next, unless it is somebody's already or has ended.
+"""Run by a worker that leaves a job unfinished: it is next, or in the line again, unless it is somebody's
+already or has ended.
 
 Returns whether it was put back (0 or 1). Done twice it is done once.
 """
@@ -157,6 +175,22 @@ def member_of(generation: str, owner: str | None, priority: Priority) -> str:
 def member(record: Record) -> str:
     """A stored job in its line."""
     return member_of(record.id, record.owner, record.request.priority)
+
+
+def turn_of(fields: Mapping[str, str]) -> tuple[str, float]:
+    """Member and cost of a stored job of which nothing else is read: a later version may know more of it.
+
+    Raises:
+        ValueError: not even that can be read.
+    """
+    try:
+        request = json.loads(fields["request"])
+        priority = request["priority"]
+        return member_of(fields["id"], fields.get("owner"), priority), cost(
+            request["budget"]["nfe"], priority
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"no job has these fields: {sorted(fields)}") from error
 
 
 def cost(nfe: int, priority: Priority) -> float:

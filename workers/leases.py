@@ -88,11 +88,21 @@ class Leases:
         listed = [name for name in self._names() if name.startswith(f"{job_id}:")]
         return len(listed) == 1 and listed[0] in names
 
-    def leave(self, job: Job, execution: Execution, model: str, pipeline: Pipeline) -> None:
-        """Take an execution off the list, and see in the same step that its job is not lost with it."""
+    def leave(
+        self, job: Job, execution: Execution, model: str, pipeline: Pipeline, turn: tuple[str, float] | None
+    ) -> None:
+        """Take an execution off the list, and see in the same step that its job is not lost with it.
+
+        Args:
+            job: it is next, unless it is somebody's already.
+            execution: of the job.
+            model: whose line the job is of.
+            pipeline: takes the command.
+            turn: `turn_of` the job, where others are to go first.
+        """
         line = line_keys(self.queue.key, model)
         keys = [*line, self.queue.intermediate_queue_key, self.registry.key, job.key]
-        pipeline.eval(GIVE_BACK_SCRIPT, len(keys), *keys, job.id, execution.composite_key)
+        pipeline.eval(GIVE_BACK_SCRIPT, len(keys), *keys, job.id, execution.composite_key, *(turn or ()))
 
     def _names(self) -> list[str]:
         """The executions that are listed now."""

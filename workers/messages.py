@@ -93,7 +93,7 @@ class Stage(StrEnum):
 
 
 class Ending(StrEnum):
-    """How an execution ended. An engine sends all but the last."""
+    """How an execution ended. An engine sends the first three."""
 
     DONE = "done"
     """The job has its final status, or is deleted."""
@@ -103,3 +103,5 @@ class Ending(StrEnum):
     """Another execution has taken the job over; it is that one's to end."""
     LOST = "lost"
     """Nothing more will be heard of it."""
+    UNREADABLE = "unreadable"
+    """It never began: the job is for workers of a version that can read it."""

@@ -125,6 +125,10 @@ class Supervisor:
             log.info("execution %s", ending, extra={"facts": {"seconds": round(time.monotonic() - began, 3)}})
             return ending
 
+    def fields(self, job_id: str) -> dict[str, str]:
+        """The record of a job as it is stored; empty where there is none."""
+        return cast("dict[str, str]", self.connection.hgetall(job_key(job_id)))
+
     def wanted(self, job_id: str) -> Order | None:
         """What is asked of the running job. Redis keeps a cancel until it is heeded: it cannot be missed."""
         if self.stopping.is_set():

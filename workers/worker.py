@@ -22,7 +22,7 @@ from rq.utils import now
 
 from contracts.beats import WorkerState
 from contracts.keys import JOB_FUNCTION, queue_name
-from contracts.turns import ADVANCE_SCRIPT, line_keys
+from contracts.turns import ADVANCE_SCRIPT, line_keys, turn_of
 from workers.beat import Beat
 from workers.hold import away
 from workers.jobs import current_supervisor, run_generation
@@ -38,7 +38,9 @@ MAINTENANCE_LOCK = 3
 """Seconds after which another worker sees to them, where one was killed while it did."""
 WORKER_TTL = 16
 """RQ waits for a job 15 s less than this, so that a stop is noticed within a second."""
-UNFINISHED = frozenset({Ending.GIVEN_BACK, Ending.OVERTAKEN})
+UNREADABLE_PAUSE = 5.0
+"""Seconds for which a worker leaves jobs to others once it found one that it cannot read."""
+UNFINISHED = frozenset({Ending.GIVEN_BACK, Ending.OVERTAKEN, Ending.UNREADABLE})
 """Endings of an execution that are no end of its job."""
 log = logging.getLogger(__name__)
 
@@ -270,24 +272,31 @@ class GenerationWorker(SimpleWorker):
         execution: RqExecution,
     ) -> None:
         """As RQ does where the job has ended; one that has not is left to whoever is next."""
-        if job._result in UNFINISHED:  # noqa: SLF001 -- nothing public has it before it is stored
-            self.leave(job, execution)
+        ending = job._result  # noqa: SLF001 -- nothing public has it before it is stored
+        if ending in UNFINISHED:
+            self.leave(job, execution, behind=ending is Ending.UNREADABLE)
             return
         if isinstance(job, GenerationJob):
             job.forget_the_vanished()
         super().handle_job_success(job, queue, started_job_registry, execution)
 
-    def leave(self, job: Job, execution: RqExecution) -> None:
-        """End an execution of a job that has not ended: it is next, unless it is somebody's already."""
+    def leave(self, job: Job, execution: RqExecution, *, behind: bool) -> None:
+        """End an execution of a job that has not ended: it is next, unless it is somebody's already.
+
+        With `behind` others go first, and this worker waits a while: or it would take it again and again.
+        """
         try:
+            turn = turn_of(self.supervisor.fields(job.id)) if behind else None
             with self.connection.pipeline() as pipeline:
-                self.leases.leave(job, execution, self.supervisor.model, pipeline)
+                self.leases.leave(job, execution, self.supervisor.model, pipeline, turn)
                 self.cleanup_execution(job, pipeline=pipeline, execution=execution)
                 pipeline.execute()
         except redis.RedisError as error:
             if not away(error):
                 raise
             log.warning("%s is found abandoned once Redis is back: %s", job.id, error)
+        if behind:
+            self.supervisor.stopping.wait(UNREADABLE_PAUSE)
 
     def handle_job_failure(
         self,

@@ -1,5 +1,6 @@
 """Whose turn it is: no job is lost or doubled by any order of moves, and lines share by their weights."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from contracts.turns import (
     cost,
     line_keys,
     member_of,
+    turn_of,
 )
 
 KEYS = line_keys("rq:queue:rollover:m", "m")
@@ -100,14 +102,15 @@ class Queue:
         self.redis.hset(f"rq:job:{job.id}", mapping={"origin": "rollover:m", "status": "started"})
         self.redis.zadd(RUNNING, {f"{job.id}:{execution}": 1})
 
-    def put_back(self, job: Waiting) -> bool:
+    def put_back(self, job: Waiting, *, behind: bool = False) -> bool:
         keys = [*KEYS, TAKEN, RUNNING, f"rq:job:{job.id}"]
-        return bool(self.redis.eval(GIVE_BACK_SCRIPT, len(keys), *keys, job.id, f"{job.id}:ours"))
+        turn = [job.member, job.cost] if behind else []
+        return bool(self.redis.eval(GIVE_BACK_SCRIPT, len(keys), *keys, job.id, f"{job.id}:ours", *turn))
 
-    def give_back(self, job: Waiting) -> None:
+    def give_back(self, job: Waiting, *, behind: bool = False) -> None:
         self.begin(job)
-        assert self.put_back(job)
-        assert not self.put_back(job), "done twice it is done once"
+        assert self.put_back(job, behind=behind)
+        assert not self.put_back(job, behind=behind), "done twice it is done once"
         self.taken.remove(job)
         self.waiting[job.id] = job
 
@@ -135,7 +138,7 @@ jobs = st.tuples(st.sampled_from("abc"), st.sampled_from(PRIORITIES), st.integer
 moves = st.one_of(
     st.tuples(st.just("join"), jobs),
     st.tuples(st.sampled_from(["pop", "take", "advance"]), st.none()),
-    st.tuples(st.sampled_from(["leave", "give_back", "leave_taken"]), st.integers(0, 99)),
+    st.tuples(st.sampled_from(["leave", "give_back", "give_back_behind", "leave_taken"]), st.integers(0, 99)),
 )
 
 
@@ -149,6 +152,8 @@ def moved(queue: Queue, move: str, what: Any) -> None:  # noqa: ANN401 -- what a
         assert queue.leave(list(queue.waiting.values())[what % len(queue.waiting)])
     elif move == "give_back" and queue.taken:
         queue.give_back(queue.taken[what % len(queue.taken)])
+    elif move == "give_back_behind" and queue.taken:
+        queue.give_back(queue.taken[what % len(queue.taken)], behind=True)
     elif move == "leave_taken" and queue.taken:
         assert not queue.leave(queue.taken[what % len(queue.taken)])
 
@@ -292,6 +297,35 @@ def test_a_job_given_back_goes_first(queue: Queue) -> None:
     queue.join(priority="high")
     queue.give_back(first)
     assert queue.take() == first
+
+
+def test_jobs_that_are_put_back_again_and_again_keep_nobody_waiting(queue: Queue) -> None:
+    deferred = [queue.join("a", nfe=nfe) for nfe in (100, 100, 10)]
+    others = [queue.join("a") for _ in range(4)] + [queue.join("b", "low", nfe=20) for _ in range(4)]
+    taken: list[Waiting] = []
+    for _ in range(100):
+        job = queue.take()
+        assert job
+        taken.append(job)
+        if job in deferred:
+            queue.give_back(job, behind=True)
+        if set(others) <= set(taken):
+            break
+    assert set(others) <= set(taken)
+    assert set(deferred) == set(queue.drained())
+
+
+@pytest.mark.parametrize("request_", ["{}", "null", "not json", '{"priority": "normal", "budget": 1}'])
+def test_of_what_is_no_job_no_turn_is_told(request_: str) -> None:
+    with pytest.raises(ValueError, match=r"no job|Expecting"):
+        turn_of({"id": "gen_1", "request": request_})
+
+
+def test_a_stored_job_tells_its_turn_whatever_else_it_has(queue: Queue) -> None:
+    job = queue.join("key", "low", nfe=60)
+    request = json.dumps({"priority": "low", "budget": {"nfe": 60, "of_the_next_version": 1}, "new": []})
+    fields = {"id": job.id, "owner": "key", "request": request, "more": "x"}
+    assert turn_of(fields) == (job.member, job.cost)
 
 
 def test_a_job_that_is_somebodys_is_not_put_back_a_second_time(queue: Queue) -> None:

@@ -20,7 +20,7 @@ from rq.serializers import DefaultSerializer, JSONSerializer
 
 from contracts.beats import WorkerBeat, WorkerState
 from contracts.jobs import Status
-from contracts.keys import JOB_FUNCTION, WORKERS_KEY, job_key, queue_name, worker_key
+from contracts.keys import JOB_FUNCTION, WORKERS_KEY, job_key, line_key, queue_name, worker_key
 from tests.workers.conftest import Desk, wait_for
 from workers import worker as worker_module
 from workers.beat import Beat
@@ -189,12 +189,14 @@ def test_a_worker_takes_jobs_in_their_turn(desk: Desk, worker: GenerationWorker)
     assert [ends[end] for end in sorted(ends, key=str)] == ["high", "normal", "low"]
 
 
-def runs(worker: GenerationWorker, monkeypatch: pytest.MonkeyPatch, run: Callable[[str], Ending]) -> None:
-    """Have the worker take one job, with this in the place of its engine."""
+def runs(
+    worker: GenerationWorker, monkeypatch: pytest.MonkeyPatch, run: Callable[[str], Ending], jobs: int = 1
+) -> None:
+    """Have the worker take one job, or several, with this in the place of its engine."""
     monkeypatch.setattr(worker.supervisor, "mend", lambda: True)
     monkeypatch.setattr(worker.supervisor, "_has_engine", lambda _: True)
     monkeypatch.setattr(worker.supervisor.engine, "run", lambda job_id, *_: run(job_id))
-    worker.work(burst=True, max_jobs=1)
+    worker.work(burst=True, max_jobs=jobs)
 
 
 def taken_over(job_id: str, worker: GenerationWorker) -> None:
@@ -308,6 +310,57 @@ def test_a_job_given_back_by_who_was_silent_is_next_once(
 
     runs(worker, monkeypatch, run)
     assert (running(queue), queue.job_ids) == ([], [job, waiting])
+
+
+def test_jobs_of_a_newer_version_wait_and_keep_nobody_waiting(
+    desk: Desk, worker: GenerationWorker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(worker_module, "UNREADABLE_PAUSE", 0.0)
+    ran: list[str] = []
+
+    def run(job_id: str) -> Ending:
+        ran.append(job_id)
+        return Ending.DONE
+
+    newer, ours = [desk.submit(), desk.submit()], [desk.submit(), desk.submit()]
+    for job in newer:
+        desk.redis.hset(job_key(job), "of_the_next_version", "a secret")
+    before = [desk.redis.hgetall(job_key(job)) for job in newer]
+    runs(worker, monkeypatch, run, jobs=10)
+    assert ran == ours
+    assert [desk.redis.hgetall(job_key(job)) for job in newer] == before
+    assert "of_the_next_version: Extra inputs are not permitted" in caplog.text
+    assert "a secret" not in caplog.text
+    for job in newer:
+        desk.redis.hdel(job_key(job), "of_the_next_version")
+    runs(worker, monkeypatch, run, jobs=2)
+    assert sorted(ran[2:]) == sorted(newer)
+
+
+def test_a_job_of_a_newer_version_that_has_ended_is_forgotten(
+    desk: Desk, worker: GenerationWorker, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = desk.submit()
+    desk.redis.hset(job_key(job), mapping={"status": "canceled", "of_the_next_version": "1"})
+    runs(worker, monkeypatch, lambda _: Ending.LOST)
+    assert not Job.exists(job, connection=queue.connection)
+    assert desk.redis.zrange(line_key("shapes"), 0, -1) == queue.job_ids == []
+
+
+def test_a_worker_that_cannot_read_a_job_leaves_it_to_others_for_a_while(
+    desk: Desk, worker: GenerationWorker, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[tuple[float, list[str]]] = []
+
+    def wait(seconds: float) -> bool:
+        waits.append((seconds, queue.job_ids))
+        return False
+
+    job = desk.submit()
+    desk.redis.hset(job_key(job), "of_the_next_version", "1")
+    monkeypatch.setattr(worker.supervisor.stopping, "wait", wait)
+    runs(worker, monkeypatch, lambda _: Ending.DONE)
+    assert waits == [(worker_module.UNREADABLE_PAUSE, [job])]
 
 
 def test_a_redis_away_costs_a_job_none_of_its_tries(
