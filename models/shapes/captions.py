@@ -7,7 +7,7 @@ from models.shapes.world import hard_prompts
 DRAWN = 600
 """Of the hard set; training sees none of their captions of two or three groups."""
 CALIBRATION = range(300, 360)
-"""Those that `rollover calibrate` takes: benchmarks are of earlier ones, chosen settings too."""
+"""Those that `rollover calibrate` takes. No table of `shapes-base` is of them, nor any choice."""
 
 
 @cache
