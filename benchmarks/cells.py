@@ -15,7 +15,10 @@ DECIDES = (
     "sampling/strategies/*.py",
     *(f"models/{name}.py" for name in ("modular", "families", "processors", "weights")),
     *(f"models/rewards/{name}.py" for name in ("composite", "scene_match", "object_count", "scene_exact")),
-    *(f"models/shapes/{name}" for name in ("world.py", "judge.py", "detector.*", "weights/**/*.*")),
+    *(
+        f"models/shapes/{name}"
+        for name in ("world.py", "captions.py", "judge.py", "detector.*", "weights/**/*.*")
+    ),
     *(f"benchmarks/{name}.py" for name in ("ablations", "crowd", "methods", "recall", "setup", "together")),
 )
 """What computes a cell."""

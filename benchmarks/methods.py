@@ -113,8 +113,8 @@ def seed_of(prompt: int, draw: int) -> int:
 
 MATCH, COUNT = ("scene_match",), ("object_count",)
 BUDGETS = (50, 100, 200, 500)
-TABLE, CHOSEN_ON, FRESH = range(200), range(200, 300), range(300, 500)
-"""Prompts that tables are of, that settings were chosen on, and that no choice has seen."""
+TABLE, CHOSEN_ON, FRESH = range(200), range(200, 300), range(360, 560)
+"""Prompts that tables are of, that settings were chosen on, and that nothing was (nor calibrated)."""
 DRAWS = range(3)
 LEADING = (
     "rbf",

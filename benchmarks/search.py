@@ -30,7 +30,7 @@ from benchmarks.pictures import print_of
 from benchmarks.recall import Recall
 from benchmarks.setup import picture
 from benchmarks.together import Ask, together
-from models.shapes.world import hard_prompts
+from models.shapes.captions import captions
 from sampling.state import State
 
 POLL = 1.0
@@ -65,10 +65,9 @@ class Device:
     processes: int = 1
 
 
-@cache
 def prompts() -> list[str]:
-    """The hard set, which repeats a few short prompts: here each has one number."""
-    return list(dict.fromkeys(hard_prompts(2 * FRESH.stop)))[: FRESH.stop]
+    """All that cells are of, by number."""
+    return captions(range(FRESH.stop))
 
 
 @cache

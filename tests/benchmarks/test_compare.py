@@ -8,10 +8,10 @@ import pytest
 
 from benchmarks import cells, compare, search
 from benchmarks.compare import DEFAULT, METHODS, Field, main, summary
-from benchmarks.methods import CHOSEN_ON, seed_of
+from benchmarks.methods import CHOSEN_ON, FRESH, TABLE, seed_of
 from benchmarks.tables import save
 from contracts.requests import ResolvedRequest
-from models.shapes.captions import CALIBRATION, captions
+from models.shapes.captions import CALIBRATION, captions, numbered
 from tests.models.conftest import make_flux
 from workers.engine import Engine
 from workers.failures import JobFailedError
@@ -114,10 +114,12 @@ def test_the_table_has_means_errors_and_differences_by_pairs() -> None:
 
 
 def test_captions_are_those_of_the_search_benchmark_and_calibration_has_others() -> None:
-    assert captions(range(300)) == search.prompts()[:300]
-    assert not {*captions(CALIBRATION)} & {*search.prompts()[: CHOSEN_ON.stop]}
-    with pytest.raises(ValueError, match="has 487 captions"):
-        captions(range(488))
+    assert captions(FRESH) == search.prompts()[FRESH.start :]
+    measured_on = {number for prompts in (TABLE, CHOSEN_ON, FRESH) for number in prompts}
+    assert not measured_on & {*CALIBRATION}
+    count = len(numbered())
+    with pytest.raises(ValueError, match=f"has {count} captions"):
+        captions(range(count + 1))
 
 
 def test_a_new_measurement_leaves_the_digest_of_the_cells() -> None:
