@@ -43,7 +43,7 @@ Not all: in another precision, or on another processor, rounding turns a close d
 BLOCK = 4
 """Prompts whose cells are made before those of further ones: few, as `Recall` keeps what they share."""
 KEPT = {"velocity": 60_000, "look": 40_000}
-"""Rows of which the networks' answers are kept, by the kind of call: 2 GB, most of it pictures."""
+"""Rows of which the networks' answers are kept, by the kind of call: 3 GB, most of it pictures."""
 
 Made = tuple[Cell, Result]
 

@@ -5,7 +5,7 @@ from functools import cache
 from models.shapes.world import hard_prompts
 
 DRAWN = 800
-"""Of the hard set; training sees none of their captions of two or three groups."""
+"""Of the hard set; training sees no caption of two or three groups among the first 600."""
 CALIBRATION = range(300, 360)
 """Those that `rollover calibrate` takes: no table of a benchmark is of them."""
 
