@@ -352,7 +352,10 @@ def plot_levels(done: Cells, path: Path) -> None:
             ]
             if len(rows) >= LEAST:
                 shares = [statistics.fmean(level) for level in zip(*rows, strict=True)]
-                panel.plot(range(len(shares)), shares, marker="o", markersize=3, label=f"{nfe} NFE")
+                colour = f"C{BUDGETS.index(nfe)}"
+                panel.plot(
+                    range(len(shares)), shares, marker="o", markersize=3, color=colour, label=f"{nfe} NFE"
+                )
         panel.set(title=method, xlabel="level (0: the initial pool; 10: the finish)", xticks=range(11))
         panel.grid(alpha=0.25)
         panel.legend(fontsize=7)
