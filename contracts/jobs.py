@@ -263,6 +263,8 @@ class Record(Document):
     events: int = Field(default=0, description="sequence number of the last event")
     attempts: int = 0
     lost: int = Field(default=0, description="executions in a row that vanished and got no further")
+    writer: str | None = Field(default=None, description="the execution that wrote last")
+    writes: int = Field(default=0, description="number of its latest write")
     parent: Parent | None = None
     progress: Progress
     checkpoint: Checkpoint | None = None

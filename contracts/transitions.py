@@ -1,8 +1,8 @@
 """The one way a job changes in Redis: text and arguments of a script that both sides run with EVAL.
 
-It checks and writes in one atomic step: a final status never changes, only the current execution writes,
-events get consecutive numbers, an end is counted once, and one that somebody wants to be told of is in the
-outbox of webhooks.
+It checks and writes in one atomic step: a final status never changes, only the current execution writes, and
+each of its writes is done once though it comes twice, events get consecutive numbers, an end is counted
+once, and one that somebody wants to be told of is in the outbox of webhooks.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,20 +22,25 @@ WRITE_SCRIPT = (
     + """
 -- KEYS: job hash, event stream
 -- ARGV: allowed statuses (comma separated), fence (attempts, or ''), new status (or ''),
---       number of fields, then name and value of each, then events as JSON objects without seq
+--       writer (or ''), number of this write of its, number of fields, then name and value of each,
+--       then events as JSON objects without seq
 local status = redis.call('HGET', KEYS[1], 'status')
 if not status then return {0, 'deleted', 0} end
 local last = tonumber(redis.call('HGET', KEYS[1], 'events') or '0')
+-- A writer that had no answer writes again, and its first try may come later than that.
+local writer, writes = unpack(redis.call('HMGET', KEYS[1], 'writer', 'writes'))
+if writer == ARGV[4] and tonumber(ARGV[5]) <= tonumber(writes) then return {1, status, last} end
 local allowed = string.find(',' .. ARGV[1] .. ',', ',' .. status .. ',', 1, true)
 local fence = ARGV[2] == '' or ARGV[2] == (redis.call('HGET', KEYS[1], 'attempts') or '0')
 if not (allowed and fence) then return {0, status, last} end
-local fields = tonumber(ARGV[4])
-for i = 5, 4 + 2 * fields, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'writer', ARGV[4], 'writes', ARGV[5]) end
+local fields = tonumber(ARGV[6])
+for i = 7, 6 + 2 * fields, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 if ARGV[3] ~= '' then
   status = ARGV[3]
   redis.call('HSET', KEYS[1], 'status', status)
 end
-for i = 5 + 2 * fields, #ARGV do
+for i = 7 + 2 * fields, #ARGV do
   last = last + 1
   local event = '{"seq":' .. last .. ',' .. string.sub(ARGV[i], 2)
   redis.call('XADD', KEYS[2], last .. '-0', 'event', event)
@@ -101,7 +106,7 @@ end
 return {1, status, last}
 """
 )
-"""Returns [applied (0 or 1), status afterwards (or 'deleted'), seq of the last event]."""
+"""Returns [applied, now or before (0 or 1), status afterwards (or 'deleted'), seq of the last event]."""
 
 DELETE_SCRIPT = """
 -- KEYS: job hash, event stream, jobs set, RQ's job, idempotency key (or none); ARGV: id, allowed statuses
@@ -131,6 +136,8 @@ def write_args(
     allowed: Iterable[Status],
     status: Status | None = None,
     fence: int | None = None,
+    writer: str = "",
+    number: int = 0,
     fields: Mapping[str, str] | None = None,
     events: Iterable[Event] = (),
 ) -> list[str]:
@@ -141,6 +148,8 @@ def write_args(
         status: the new status; None leaves it.
         fence: `attempts` as the writer knows it; if the record has another number, another execution has
             taken over and nothing is written. None: no check.
+        writer: whose write this is, where it may be sent again; empty: each time it comes it is another one.
+        number: of this write, which follows on the one before: a lower one of the writer's has been done.
         fields: further fields of the record (`contracts.jobs.hash_fields`).
         events: events to publish, in order.
     """
@@ -149,6 +158,8 @@ def write_args(
         ",".join(allowed),
         "" if fence is None else str(fence),
         status or "",
+        writer,
+        str(number),
         str(len(pairs) // 2),
         *pairs,
         *(encode(event) for event in events),

@@ -194,8 +194,7 @@ class Execution:
         except (HoldLostError, redis.RedisError):
             raise
         except GivenBackError:
-            # From `queued` too: a write that arrived and whose reply was lost is written again.
-            self.hold.write(status=Status.QUEUED, allowed=(Status.RUNNING, Status.QUEUED))
+            self.hold.write(status=Status.QUEUED)
             raise
         except Exception as error:
             if device_fault(error):

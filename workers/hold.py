@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NamedTuple, Self, TypeVar, cast
+from uuid import uuid4
 
 import redis
 from redis.backoff import NoBackoff
@@ -37,13 +38,6 @@ class Reply(NamedTuple):
     last_seq: int
 
 
-class Mark(NamedTuple):
-    """What the record shows once a write has arrived."""
-
-    events: str
-    attempts: str
-
-
 class Told(NamedTuple):
     """What the stream has of the search already: an execution that does it again does not tell it again.
 
@@ -58,7 +52,7 @@ class Told(NamedTuple):
 
 
 def connect(url: str) -> redis.Redis:
-    """A connection for records. It never repeats a command itself: a repeated write would repeat events."""
+    """A connection for records. It never repeats a command itself: only some may be done twice."""
     return redis.Redis.from_url(
         url, decode_responses=True, retry=Retry(NoBackoff(), 0), socket_timeout=SOCKET_TIMEOUT
     )
@@ -117,6 +111,8 @@ class Hold:
         told: what earlier executions have published of the search.
         nfe_redone: evaluations of earlier attempts that are made again, the baseline's aside.
         baseline_nfe_redone: those of the baseline.
+        writer: tells this execution from any other, one with the same number too.
+        writes: how many writes it has begun.
     """
 
     connection: redis.Redis
@@ -127,6 +123,8 @@ class Hold:
     told: Told = field(default_factory=Told)
     nfe_redone: int = 0
     baseline_nfe_redone: int = 0
+    writer: str = field(default_factory=lambda: uuid4().hex)
+    writes: int = 0
 
     @classmethod
     def take(cls, connection: redis.Redis, record: Record, worker: str) -> Self:
@@ -179,17 +177,22 @@ class Hold:
         fields: dict[str, str] | None = None,
         allowed: Sequence[Status] = (Status.RUNNING,),
     ) -> None:
-        """Publish events and change the record in one atomic step; while Redis is away, wait for it.
+        """Publish events and change the record in one atomic step, once; while Redis is away, wait for it.
 
         Raises:
             HoldLostError: nothing was written.
         """
-        fields = fields or {}
+        self.writes += 1
         arguments = write_args(
-            allowed=allowed, status=status, fence=self.attempt, fields=fields, events=events
+            allowed=allowed,
+            status=status,
+            fence=self.attempt,
+            writer=self.writer,
+            number=self.writes,
+            fields=fields,
+            events=events,
         )
-        mark = Mark(str(self.last_seq + len(events)), fields.get("attempts", str(self.attempt)))
-        reply = self._persistently(arguments, mark if events else None)
+        reply = patiently(lambda: self._send(arguments))
         if not reply.applied:
             raise HoldLostError(f"job {self.record.id} is {reply.status}, and not ours to write")
         self.last_seq = reply.last_seq
@@ -199,35 +202,11 @@ class Hold:
         key, [(name, text)] = job_key(self.record.id), hash_fields(checkpoint=checkpoint).items()
         return patiently(lambda: self.connection.hget(key, name)) == text
 
-    def _persistently(self, arguments: list[str], mark: Mark | None) -> Reply:
-        """Write; while Redis is away, try again."""
-        for pause in pauses():
-            try:
-                return self._send(arguments)
-            except redis.RedisError as error:
-                if not away(error):
-                    raise
-                log.warning("Redis is away: %s", error)
-            time.sleep(pause)
-            if mark and (reply := patiently(lambda: self._arrived(mark))):
-                return reply
-        raise AssertionError
-
     def _send(self, arguments: list[str]) -> Reply:
         keys = write_keys(self.record.id)
         reply = cast("Any", self.connection.eval(WRITE_SCRIPT, len(keys), *keys, *arguments))
         applied, status, last_seq = reply
         return Reply(bool(applied), status, last_seq)
-
-    def _arrived(self, mark: Mark) -> Reply | None:
-        """Look whether a write whose reply was lost had been done: repeating it would repeat its events."""
-        names = [*Mark._fields, "status"]
-        events, attempts, status = cast(
-            "list[str | None]", self.connection.hmget(job_key(self.record.id), names)
-        )
-        if (events, attempts) != mark:
-            return None
-        return Reply(applied=True, status=status or "deleted", last_seq=int(mark.events))
 
 
 def told_of(texts: Sequence[str]) -> Told:

@@ -80,6 +80,30 @@ def test_a_stale_execution_writes_nothing(redis: Redis, job: str) -> None:
     assert write(redis, job, allowed=[Status.RUNNING], fence=2, events=[Queued()]) == [1, "running", 1]
 
 
+def test_a_write_that_comes_again_is_told_as_applied_and_changes_nothing(redis: Redis, job: str) -> None:
+    def publish(number: int, **options: Any) -> list:  # noqa: ANN401
+        return write(redis, job, allowed=[Status.QUEUED], fence=0, writer="w", number=number, **options)
+
+    assert publish(1, events=[Queued()]) == [1, "queued", 1]
+    assert publish(2, fields=hash_fields(request_id="second")) == [1, "queued", 1]
+    write(redis, job, allowed=[Status.QUEUED], fields=hash_fields(cancel_requested=True))  # as the API does
+    assert publish(3, events=[Canceled(nfe_spent=1)], status=Status.CANCELED) == [1, "canceled", 2]
+    before = redis.hgetall(job_key(job)), redis.hgetall(totals_key("shapes"))
+    for late in (1, 2, 3):
+        given = {"events": [Queued()], "fields": hash_fields(request_id="late"), "status": Status.QUEUED}
+        assert publish(late, **given) == [1, "canceled", 2]
+    assert (redis.hgetall(job_key(job)), redis.hgetall(totals_key("shapes"))) == before
+    assert [event.type for event in published(redis, job)] == ["queued", "canceled"]
+    assert stored(redis, job).status_sequence == 4
+
+
+def test_each_writer_counts_its_own_writes(redis: Redis, job: str) -> None:
+    for writer in ("w", "another"):
+        for number in (1, 2):
+            write(redis, job, allowed=[Status.QUEUED], events=[Queued()], writer=writer, number=number)
+    assert len(published(redis, job)) == 4
+
+
 def test_a_deleted_job_is_not_brought_back(redis: Redis, job: str) -> None:
     keys = [*write_keys(job), JOBS_KEY, "extra"]
     redis.set("extra", 1)

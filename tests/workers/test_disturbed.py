@@ -323,7 +323,7 @@ class Flaky(Hold):
 
 
 @pytest.mark.parametrize("fault", ["before", "after"])
-def test_a_write_that_lost_its_reply_is_not_repeated(
+def test_a_write_that_lost_its_reply_is_done_once(
     desk: Desk, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hold_module, "LONGEST_PAUSE", 0.0)
@@ -357,6 +357,35 @@ def replies_lost(
 
     monkeypatch.setattr(Hold, "_send", flaky)
     return lost
+
+
+def test_writes_that_arrive_late_and_were_repeated_are_done_once(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send, delayed, late = Hold._send, list[list[str]](), list[list[str]]()  # noqa: SLF001
+
+    def slow(self: Hold, arguments: list[str]) -> Reply:
+        """Hold back each first try until the write that follows has been done."""
+        if arguments not in delayed:
+            delayed.append(arguments)
+            raise redis_py.TimeoutError("no reply")
+        reply = send(self, arguments)
+        while late:
+            send(self, late.pop())
+        late.append(arguments)
+        return reply
+
+    undisturbed = desk.run(baseline=True)
+    monkeypatch.setattr(Hold, "_send", slow)
+    monkeypatch.setattr(hold_module, "LONGEST_PAUSE", 0.0)
+    record = desk.run(baseline=True)
+    assert record.status is Status.SUCCEEDED
+    assert len(delayed) > 3
+    assert gapless(desk, record.id)
+    told = [event.nfe for event in desk.events(record.id) if isinstance(event, CandidateEvent)]
+    assert told == list(range(1, 61))
+    assert record.status_sequence == 1 + len(delayed)
+    assert (record.progress, record.events) == (undisturbed.progress, undisturbed.events)
 
 
 def test_a_give_back_that_lost_its_reply_is_one_all_the_same(
