@@ -30,6 +30,9 @@ from workers.needs import reward_needs
 from workers.provenance import library_versions
 from workers.settings import WorkerSettings
 
+FILE = "calibration.json"
+"""Of a measurement that lies with its weights."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and write."""
@@ -56,6 +59,7 @@ def measure(options: argparse.Namespace) -> None:
         OSError, ValueError, InvalidRequestError, ModelLoadError, UnknownNameError, JobFailedError: why not.
     """
     settings, own = Settings(), WorkerSettings()
+    out = options.out or default_place(options, settings.entries, own)
     given = read_prompts(options.prompts) if options.prompts else None
     prompts = given or own_captions(options.model, settings.entries, CALIBRATION)
     engine = Engine.load(options.model, own, reward_needs(settings), settings.entries)
@@ -63,7 +67,6 @@ def measure(options: argparse.Namespace) -> None:
     asked = requests(settings, options.model, prompts, options.reward, has_image=image is not None)
     found = levels(list(correlations(engine, asked, options.noises, image)))
     recommended = recommend(found, engine.entry.steps)
-    out = options.out or place_of(options.model, engine.entry, own)
     facts = {
         "model": options.model,
         "weights": engine.weights,
@@ -76,6 +79,7 @@ def measure(options: argparse.Namespace) -> None:
         "recommended": asdict(recommended),
         "prompts": prompts,
     }
+    out = out or source_of(options.model, engine.entry, own.model_paths.get(options.model)).folder / FILE
     sys.stdout.write(report(found, recommended, out, named=out == engine.entry.calibration))
     write(out, facts)
 
@@ -92,12 +96,24 @@ def own_captions(model: str, entries: Mapping[str, Entry], numbers: range) -> li
     return captions(numbers)
 
 
-def place_of(model: str, entry: Entry, settings: WorkerSettings) -> Path:
-    """Where the measurement of a model's weights lies: where its entry says, or with them."""
-    folder = settings.model_paths.get(model)
-    if folder is None and entry.calibration is not None:
-        return entry.calibration
-    return source_of(model, entry, folder).folder / "calibration.json"
+def default_place(
+    options: argparse.Namespace, entries: Mapping[str, Entry], settings: WorkerSettings
+) -> Path | None:
+    """Where the measurement of a model's weights lies: where its entry says; None: with them.
+
+    Raises:
+        UnknownNameError: no such model.
+        ValueError: the place is the bundled file, which is of the model's own reward and captions.
+    """
+    entry = lookup("model", options.model, entries)
+    if entry.calibration is None or options.model in settings.model_paths:
+        return None
+    if entry == ENTRIES.get(options.model) and (options.reward or options.prompts):
+        raise ValueError(
+            f"what is bundled with '{options.model}' is of its own reward and prompts: "
+            "with --reward or --prompts name a file to write by --out"
+        )
+    return entry.calibration
 
 
 def write(out: Path, facts: Mapping[str, object]) -> None:

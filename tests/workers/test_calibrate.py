@@ -95,6 +95,14 @@ def test_a_bundled_model_has_the_settings_that_follow_from_its_stored_measuremen
     assert (defaults.sampler, defaults.rbf) == (follows.sampler, follows.rbf)
 
 
+@pytest.mark.parametrize("other", [["--reward", "brightness"], ["--prompts", "prompts.txt"]])
+def test_a_bundled_measurement_is_not_replaced_by_one_of_another_kind(
+    other: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["shapes-base", *other]) == 1
+    assert "with --reward or --prompts name a file to write by --out" in capsys.readouterr().err
+
+
 def test_a_model_that_is_not_bundled_needs_prompts(
     prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
