@@ -43,17 +43,19 @@ function showRewards(preferred) {
   if ([...$("reward").options].some((option) => option.value === preferred)) $("reward").value = preferred;
 }
 
+/** What is left empty is for the server to fill in. */
+const filledIn = (...fields) => Object.fromEntries(fields.filter((field) => $(field).value !== "").map((field) => [field, Number($(field).value)]));
+
 async function submission() {
-  const seed = $("seed").value;
   const [file] = $("image-field").hidden ? [] : $("image").files;
   return {
     prompt: $("prompt").value,
     model: $("model").value,
     reward: $("reward").value,
-    budget: { nfe: Number($("nfe").value) },
+    budget: filledIn("nfe", "seconds"),
     search: { strategy: $("strategy").value },
     baseline: $("baseline").checked,
-    ...(seed === "" ? {} : { seed: Number(seed) }),
+    ...filledIn("seed"),
     ...(file ? { image: await dataURL(file) } : {}),
   };
 }
@@ -96,10 +98,11 @@ async function quote() {
   if (!form.checkValidity()) return;
   const mine = quotes;
   try {
-    const { expected_seconds: seconds, queue } = await post("/v1/quotes", await submission());
+    const { expected_seconds: seconds, queue, plan } = await post("/v1/quotes", await submission());
     if (mine !== quotes) return;
+    const nfe = $("nfe").value === "" ? `${plan.nfe} NFE, ` : "";
     const wait = queue.position ? `, after ${queue.position} waiting` : "";
-    $("quote").value = seconds === null ? "" : `about ${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s${wait}`;
+    $("quote").value = seconds === null ? "" : `${nfe}about ${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s${wait}`;
   } catch (error) {
     if (mine === quotes) complain(error);
   }
@@ -107,6 +110,7 @@ async function quote() {
 
 async function submit(event) {
   event.preventDefault();
+  if (!models.length) return; // there is nothing to choose from yet: Enter in the field of the key asks for it
   quotes++;
   clearTimeout(quoting);
   uncomplain();
@@ -137,7 +141,7 @@ async function show(id) {
 function clear() {
   release(pictures.generation);
   for (const element of [$("chart"), $("facts"), $("levels")]) element.replaceChildren();
-  for (const element of [$("picture"), $("rival"), $("links"), $("cancel"), $("generation")]) element.hidden = true;
+  for (const element of [$("picture"), $("rival"), $("links"), $("cancel"), $("failure"), $("generation")]) element.hidden = true;
   $("caption").textContent = "";
 }
 
@@ -145,7 +149,10 @@ function begin(job) {
   $("title").textContent = job.request.prompt;
   $("status").textContent = job.status;
   $("progress").value = 0;
+  $("columns").hidden = false;
   $("generation").hidden = false;
+  const { top } = $("generation").getBoundingClientRect();
+  if (top < 0 || top > innerHeight) $("generation").scrollIntoView(); // chosen far below, or sent from a small screen
   $("cancel").onclick = () => post(job.urls.cancel).catch(complain);
   $("delete").onclick = async () => {
     await remove(home(job.id)).then(() => (location.hash = ""), complain);
@@ -216,10 +223,13 @@ async function ended(job, signal) {
   $("cancel").hidden = true;
   $("links").hidden = false;
   $("progress").value = 1;
-  $("status").textContent = job.error ? `${job.status}: ${job.error.detail}` : job.status;
+  $("status").textContent = job.status;
+  $("failure").textContent = job.error?.detail ?? "";
+  $("failure").hidden = !job.error;
   $("save-trace").onclick = () => save(`${job.urls.trace}?format=csv`, `${job.id}.csv`);
   const best = job.result?.images[0];
   $("save-image").hidden = !best;
+  $("columns").hidden = !best;
   if (best) await present(job, best, signal);
   await loadRecent();
 }
@@ -289,7 +299,8 @@ async function recent(job) {
   const best = job.result?.images[0];
   const image = best && (await pictured(best.url, "", pictures.recent));
   if (image) frame.append(image);
-  const words = Object.assign(document.createElement("span"), { textContent: job.request.prompt });
+  const { prompt } = job.request;
+  const words = Object.assign(document.createElement("span"), { className: "prompt", textContent: prompt, title: prompt });
   const state = Object.assign(document.createElement("span"), {
     className: "status",
     textContent: best ? number(best.reward) : job.status,
@@ -325,6 +336,7 @@ async function start() {
 
 form.addEventListener("submit", submit);
 form.addEventListener("input", (event) => event.target !== $("key") && quoteSoon());
+$("seconds").addEventListener("input", () => ($("nfe").required = $("seconds").value === ""));
 $("key").addEventListener("change", () => {
   key.set($("key").value.trim());
   start();

@@ -8,14 +8,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from redis import Redis
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
 
+from app.keyring import Keyring, Limits, new_key
 from contracts.settings import Settings
 from rollover import Client
 from rollover.serve import Stack
@@ -43,6 +46,18 @@ FORM = """
 nfe.dispatchEvent(new Event("input", { bubbles: true }));
 """
 """Fills in at once: whoever types may be held up, and be answered in between."""
+DRAW = """
+const [rewards, end] = arguments, chart = document.querySelector("#chart");
+document.querySelector("#generation").hidden = false;
+const facts = { decision: "rejected" };
+const candidates = rewards.map((reward, i) => ({ nfe: i + 1, reward, best_reward: reward, ...facts }));
+import("/studio/chart.js").then(({ draw }) => {
+  draw(chart, candidates, rewards.length, 0);
+  const inside = (text) => text.getBBox().x >= 0 && text.getScreenCTM().a > 0.99;
+  end([...chart.querySelectorAll("text")].map((text) => [text.textContent, inside(text)]));
+});
+"""
+"""Draws rewards; each word of the chart, and whether it is all seen and no smaller than the page has it."""
 ROUTE = "dispatchEvent(new HashChangeEvent('hashchange'));"
 GO_ON = "const [end] = arguments; goOn(); fetch('/v1/models').then(() => fetch('/v1/models')).then(end);"
 pytestmark = pytest.mark.skipif(not (DRIVER and BROWSER), reason="needs chromium and chromedriver")
@@ -100,6 +115,17 @@ def editing(browser: Chrome, editors: str) -> Iterator[Chrome]:
     """The studio of that server."""
     with opened(browser, editors) as page:
         yield page
+
+
+@pytest.fixture
+def secret(redis: Redis, redis_url: str, tmp_path: Path, browser: Chrome) -> Iterator[str]:
+    """A key that a server wants, whose studio has just been opened."""
+    key, secret = new_key("me", Limits())
+    Keyring(redis).add(key)
+    with serving(Settings(redis_url=redis_url, data_dir=tmp_path)) as url:
+        browser.get("about:blank")
+        browser.get(f"{url}/")
+        yield secret
 
 
 @pytest.fixture
@@ -177,6 +203,60 @@ def test_a_refusal_names_the_field_and_what_is_allowed(page: Chrome) -> None:
     until(page, "#nfe[aria-invalid='true']")
     fill(page, nfe="60")
     WebDriverWait(page, 30).until(lambda _: not page.find_element(By.ID, "problems").is_displayed())
+
+
+def test_a_search_has_the_seconds_it_was_given_and_the_nfe_they_pay_for(page: Chrome, client: Client) -> None:
+    client.submit("a red circle", reward="brightness", nfe=60, held_out=[], hold=60)  # a pace to go by
+    fill(page, prompt="a red circle", reward="brightness", nfe="", seconds="1.5")
+    until(page, "#quote", r"^\d+ NFE, about ")
+    page.find_element(By.ID, "search").click()
+    until(page, "#status", "^succeeded$")
+    budget = client.get(page.current_url.rpartition("#")[2]).request["budget"]
+    assert budget["seconds"] == 1.5
+    assert budget["nfe"] != 200
+
+
+def test_a_search_without_a_budget_is_not_sent(page: Chrome) -> None:
+    fill(page, prompt="a red circle", nfe="", seconds="1.5")
+    assert page.execute_script("return submission.checkValidity()")
+    page.find_element(By.ID, "seconds").send_keys(Keys.BACKSPACE * 3)
+    assert not page.execute_script("return submission.checkValidity()")
+
+
+def test_why_a_search_failed_is_told_in_full_and_fits_the_page(page: Chrome) -> None:
+    fill(page, prompt="an elephant that rides through the night " * 6, reward="scene_match", nfe="60")
+    page.find_element(By.ID, "search").click()
+    until(page, "#status", "^failed$")
+    until(page, "#failure", "no coloured shape found in .*scene_match")
+    assert not page.find_element(By.ID, "chart").is_displayed()
+    width, room = page.execute_script("return [document.body.scrollWidth, document.body.clientWidth]")
+    assert width == room
+
+
+def test_a_search_that_is_chosen_far_below_is_brought_into_sight(page: Chrome, client: Client) -> None:
+    job = client.submit("chosen", reward="brightness", nfe=60, held_out=[], hold=60)
+    page.refresh()
+    link = until(page, f"#recent a[href$='{job.id}']")
+    page.execute_script("recent.style.marginTop = '3000px'; arguments[0].scrollIntoView()", link)
+    link.click()
+    until(page, "#title", "^chosen$")
+    top, height = page.execute_script("return [generation.getBoundingClientRect().top, innerHeight]")
+    assert -1 < top < height
+
+
+@pytest.mark.parametrize(
+    ("rewards", "words"),
+    [((0.008244, 0.9759), ["0.008", "0.492", "0.976"]), ((-2130.6, 12.2), ["-2131", "-1059", "12"])],
+)
+def test_the_charts_words_fit_it(page: Chrome, rewards: tuple[float, float], words: list[str]) -> None:
+    drawn = page.execute_async_script(DRAW, rewards)
+    assert drawn == [[word, True] for word in (*words, "0", "2 NFE")]
+
+
+def test_enter_after_the_key_opens_the_page(browser: Chrome, secret: str) -> None:
+    until(browser, "#key").send_keys(secret + Keys.ENTER)
+    until(browser, "#model option", "shapes")
+    assert not browser.find_element(By.ID, "problems").is_displayed()
 
 
 def test_cancel_keeps_the_best_so_far(page: Chrome) -> None:
