@@ -1,12 +1,10 @@
-"""Tables and plots of all cells that there are: docs/results/search.md and docs/images/search_*.png."""
+"""Searches compared: tables of all cells that there are, docs/results/search.md."""
 
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations, pairwise
-from pathlib import Path
-from typing import Any
+from itertools import pairwise
 
 from benchmarks.cells import Cells, Result, listed
 from benchmarks.crowd import PRECISIONS
@@ -30,9 +28,8 @@ from benchmarks.methods import (
     WIDTHS,
     named,
 )
-from benchmarks.pictures import distance
 from benchmarks.setup import HELD_OUT
-from benchmarks.tables import TABLES, mean_and_error, shown, table
+from benchmarks.tables import shown, table
 
 OURS, AUTHORS_WAY = "rbf", "rbf, upstream"
 GROUPS: Mapping[str, tuple[range, Sequence[str]]] = {
@@ -58,17 +55,8 @@ were last made again, and came out as they were, under: {checked}.
 Mean ± standard error over prompts, all methods of a table on the same prompts and seeds, and in the same
 precision where all have one in common; else each counts as the most precise that it was made in ("mixed").
 What a precision changes stands at the end."""
-IMAGES = TABLES.parent / "images"
-LINES = {
-    "rbf": "C3",
-    "rbf, upstream": "C1",
-    "svdd": "C0",
-    "evolution": "C4",
-    "local search at t = 1": "C2",
-    "best_of_n, 1 step": "C7",
-    "best_of_n, 10 steps": "k",
-}
-
+Grouped = Mapping[tuple[str, int, str], Cells]
+"""Cells by reward, budget and method."""
 Key = tuple[int, int]
 """Prompt and seed: what cells of two methods are paired by."""
 Found = dict[Key, dict[str, Result]]
@@ -162,14 +150,21 @@ class Aligned:
         return ", ".join(f"{count} {precision}" for precision, count in sorted(self.precisions.items()))
 
 
-def of(done: Cells, reward: str, nfe: int, method: str, prompts: range = TABLE) -> Found:
+def grouped(done: Cells) -> Grouped:
+    """See `Grouped`."""
+    groups: dict[tuple[str, int, str], Cells] = {}
+    for cell, result in done.items():
+        groups.setdefault((cell.reward, cell.nfe, cell.method), {})[cell] = result
+    return groups
+
+
+def of(done: Grouped, reward: str, nfe: int, method: str, prompts: range = TABLE) -> Found:
     """One method's cells at one budget."""
     budget = BASE_NFE if METHODS[method].strategy == "base" else nfe
-    wanted = (reward, budget, named(method, nfe))
     found: Found = {}
-    for cell in done:
-        if (cell.reward, cell.nfe, cell.method) == wanted and cell.prompt in prompts:
-            found.setdefault((cell.prompt, cell.seed), {})[cell.precision] = done[cell]
+    for cell, result in done.get((reward, budget, named(method, nfe)), {}).items():
+        if cell.prompt in prompts:
+            found.setdefault((cell.prompt, cell.seed), {})[cell.precision] = result
     return found
 
 
@@ -190,7 +185,7 @@ def alone(found: Found) -> dict[Key, Result]:
     return aligned({OURS: found}).results[OURS]
 
 
-def common(done: Cells, reward: str, nfe: int, methods: Sequence[str], prompts: range = TABLE) -> Aligned:
+def common(done: Grouped, reward: str, nfe: int, methods: Sequence[str], prompts: range = TABLE) -> Aligned:
     """The methods that have cells, aligned."""
     # The default is named once, not by its settings too.
     once = [name for name in methods if name == OURS or OURS not in methods or name != named(OURS, nfe)]
@@ -220,7 +215,7 @@ def compared(results: Mapping[str, Mapping[Key, Result]], reward: str) -> str:
     return table(header, lines)
 
 
-def tables(done: Cells) -> Iterable[str]:
+def tables(done: Grouped) -> Iterable[str]:
     """Every table that there are enough prompts for, under its heading."""
     for title, (prompts, methods) in GROUPS.items():
         for reward in REWARDS:
@@ -242,7 +237,7 @@ def tables(done: Cells) -> Iterable[str]:
 
 
 def differences(
-    done: Cells, reward: str, pairs: Sequence[tuple[Searches, Searches]], prompts: range = TABLE
+    done: Grouped, reward: str, pairs: Sequence[tuple[Searches, Searches]], prompts: range = TABLE
 ) -> str:
     """A table: what the latter of two kinds of search has over the former, by pairs; empty without any."""
     lines: list[list[str]] = []
@@ -261,19 +256,20 @@ def differences(
     return table(header, lines) if lines else ""
 
 
-def precisions(done: Cells, reward: str) -> str:
+def precisions(done: Grouped, reward: str) -> str:
     """A line for each precision: what it changes in searches that were made in float32 too."""
     lines = (precision_line(done, reward, precision) for precision in PRECISIONS[1:])
     return "\n\n".join(line for line in lines if line)
 
 
-def precision_line(done: Cells, reward: str, precision: str) -> str:
+def precision_line(done: Grouped, reward: str, precision: str) -> str:
     """What one precision changes; empty where too few searches tell."""
     both: dict[int, list[tuple[Result, Result]]] = {}
-    for cell, other in done.items():
-        exact = replace(cell, precision="float32")
-        if (cell.reward, cell.precision) == (reward, precision) and exact in done:
-            both.setdefault(cell.prompt, []).append((done[exact], other))
+    for (steering, _, _), own in done.items():
+        for cell, other in own.items() if steering == reward else ():
+            exact = replace(cell, precision="float32")
+            if cell.precision == precision and exact in own:
+                both.setdefault(cell.prompt, []).append((own[exact], other))
     if len(both) < LEAST:
         return ""
     gains = [
@@ -289,98 +285,8 @@ def precision_line(done: Cells, reward: str, precision: str) -> str:
     )
 
 
-def write(checked: Mapping[str, str], done: Cells) -> None:
-    """Write tables and plots of cells, and under what they were last checked."""
-    TABLES.mkdir(exist_ok=True)
+def told(checked: Mapping[str, str], done: Cells) -> str:
+    """The page of all tables of cells, and under what they were last checked."""
     made = Counter((cell.precision, result.code) for cell, result in done.items())
     cells = ", ".join(f"{count} {precision} ({code})" for (precision, code), count in sorted(made.items()))
-    text = "\n\n".join([PREFACE.format(cells=cells, checked=listed(checked)), *tables(done)])
-    (TABLES / "search.md").write_text(text + "\n", encoding="utf-8")
-    IMAGES.mkdir(exist_ok=True)
-    plot_budgets(done, IMAGES / "search_budget.png")
-    plot_levels(done, IMAGES / "search_levels.png")
-    plot_diversity(done, IMAGES / "search_diversity.png")
-
-
-def axes(count: int) -> tuple[Any, Any]:
-    """A figure of panels side by side."""
-    from matplotlib.figure import Figure  # noqa: PLC0415 -- a worker process of the benchmark needs none
-
-    figure = Figure(figsize=(4.4 * count, 3.6), layout="constrained")
-    return figure, figure.subplots(1, count, squeeze=False)[0]
-
-
-def plot_budgets(done: Cells, path: Path) -> None:
-    """Reward against NFE with bands of one standard error; at each budget on the cells that all share."""
-    figure, panels = axes(2)
-    for panel, (title, value) in zip(panels, VALUES.items(), strict=True):
-        for name, colour in LINES.items():
-            points = []
-            for nfe in BUDGETS:
-                own = column(common(done, REWARDS[0], nfe, [*LINES]).results.get(name, {}), value)
-                if len(own) >= LEAST:
-                    points.append((nfe, *mean_and_error(own)))
-            if points:
-                nfe, mean, error = zip(*points, strict=True)
-                panel.plot(nfe, mean, marker="o", markersize=3, color=colour, label=name)
-                low, high = ([m + side * e for m, e in zip(mean, error, strict=True)] for side in (-1, 1))
-                panel.fill_between(nfe, low, high, color=colour, alpha=0.12, linewidth=0)
-        panel.set(
-            title=f"{REWARDS[0]} (given)" if title == "given" else f"{HELD_OUT} (held out)",
-            xscale="log",
-            xlabel="NFE",
-            xticks=BUDGETS,
-            xticklabels=[str(nfe) for nfe in BUDGETS],
-        )
-        panel.minorticks_off()
-        panel.grid(alpha=0.25)
-    panels[0].set_ylabel("mean over prompts")
-    panels[1].legend(fontsize=7, loc="lower right")
-    figure.savefig(path, dpi=110)
-
-
-def plot_levels(done: Cells, path: Path) -> None:
-    """Share of the budget that each level of the grid gets, under rbf and under upstream."""
-    figure, panels = axes(2)
-    for panel, method in zip(panels, (OURS, "rbf, upstream"), strict=True):
-        for nfe in BUDGETS:
-            own = alone(of(done, REWARDS[0], nfe, method))
-            rows = [
-                [int(draws) / own[key].spent for draws in own[key].draws.split(".")]
-                for key in own
-                if own[key].draws
-            ]
-            if len(rows) >= LEAST:
-                shares = [statistics.fmean(level) for level in zip(*rows, strict=True)]
-                colour = f"C{BUDGETS.index(nfe)}"
-                panel.plot(
-                    range(len(shares)), shares, marker="o", markersize=3, color=colour, label=f"{nfe} NFE"
-                )
-        panel.set(title=method, xlabel="level (0: the initial pool; 10: the finish)", xticks=range(11))
-        panel.grid(alpha=0.25)
-        panel.legend(fontsize=7)
-    panels[0].set_ylabel("share of the NFE")
-    figure.savefig(path, dpi=110)
-
-
-def spread(results: Mapping[Key, Result]) -> list[float]:
-    """By prompt, the mean distance of the pictures of two seeds."""
-    prints: dict[int, list[str]] = {}
-    for (prompt, _), result in results.items():
-        if result.picture:
-            prints.setdefault(prompt, []).append(result.picture)
-    distances = {prompt: [distance(*pair) for pair in combinations(own, 2)] for prompt, own in prints.items()}
-    return [statistics.fmean(own) for own in distances.values() if own]
-
-
-def plot_diversity(done: Cells, path: Path) -> None:
-    """How far apart the pictures of two seeds are, at 100 NFE."""
-    figure, [panel] = axes(1)
-    names = [name for name in METHODS if name != named(OURS, 100)]
-    spreads = {name: spread(alone(of(done, REWARDS[0], 100, name))) for name in names}
-    bars = {name: mean_and_error(own) for name, own in spreads.items() if len(own) >= LEAST}
-    for name, (mean, error) in bars.items():
-        panel.barh(name, mean, xerr=error, color="C3" if name == OURS else "C7")
-    panel.set(xlabel="distance (100 NFE)", xlim=(0, None))
-    panel.invert_yaxis()
-    figure.savefig(path, dpi=110)
+    return "\n\n".join([PREFACE.format(cells=cells, checked=listed(checked)), *tables(grouped(done))]) + "\n"

@@ -22,13 +22,14 @@ from queue import Empty
 
 import torch
 
-from benchmarks import cells, report
+from benchmarks import cells, page, plots, report
 from benchmarks.cells import Cell, Cells, Result
 from benchmarks.crowd import PRECISIONS, Crowd
 from benchmarks.methods import BASE_NFE, FRESH, METHODS, ORDER, TABLE, Stage
 from benchmarks.pictures import print_of
 from benchmarks.recall import Recall
 from benchmarks.setup import picture
+from benchmarks.tables import TABLES
 from benchmarks.together import Ask, together
 from models.shapes.captions import captions
 from sampling.state import State
@@ -311,7 +312,18 @@ def main(arguments: list[str] | None = None) -> None:
             flush=True,
         )
     if options.file == cells.FILE:
-        report.write(*cells.read())
+        publish(*cells.read())
+
+
+def publish(checked: cells.Checked, done: Cells) -> None:
+    """Write tables, plots and the page to read, and say what it claims and the cells do not bear out."""
+    TABLES.mkdir(exist_ok=True)
+    (TABLES / "search.md").write_text(report.told(checked, done), encoding="utf-8")
+    plots.write(report.grouped(done))
+    read = page.told(done)
+    page.PAGE.write_text(read, encoding="utf-8")
+    for words in page.false_claims(read):
+        print(f"docs/search.md, no longer true: {words}", flush=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import cells, report
+from benchmarks import cells, plots, report
 from benchmarks.cells import Cell, Cells, Result
 from benchmarks.methods import CHOSEN_ON, FRESH, METHODS, ORDER, SMALL_NAME, Stage, named, seed_of
 from benchmarks.search import (
@@ -186,7 +186,9 @@ def test_methods_are_compared_on_the_cells_they_share_and_by_prompt() -> None:
     rewards = {("rbf", p, s): 0.8 for p in range(9) for s in range(2)}
     rewards |= {("svdd", p, s): 0.8 - p / 10 for p in range(8) for s in range(2)}
     rewards["svdd", 0, 1] = 0.2
-    shared = report.common(results(rewards), "scene_match", 100, ["rbf", "svdd", "smc"]).results
+    shared = report.common(
+        report.grouped(results(rewards)), "scene_match", 100, ["rbf", "svdd", "smc"]
+    ).results
     assert [*shared] == ["rbf", "svdd"]
     assert len(shared["rbf"]) == 16
     assert report.column(shared["svdd"], report.VALUES["given"])[:2] == pytest.approx([0.5, 0.7])
@@ -205,11 +207,12 @@ def test_a_search_made_in_several_precisions_counts_once_as_the_most_precise_tha
         (replace(other, prompt=1), "float32"): 0.7,
     }
     done = {replace(cell, precision=p): Result(given, 0.0, 100) for (cell, p), given in made.items()}
-    both = report.common(done, "scene_match", 100, ["rbf", "svdd"])
+    made_by = report.grouped(done)
+    both = report.common(made_by, "scene_match", 100, ["rbf", "svdd"])
     given = {name: [result.given for result in own.values()] for name, own in both.results.items()}
     assert given == {"rbf": [0.4, 0.6], "svdd": [0.1, 0.7]}
     assert both.told == "1 mixed, 1 tf32"
-    alone = report.alone(report.of(done, "scene_match", 100, "rbf"))
+    alone = report.alone(report.of(made_by, "scene_match", 100, "rbf"))
     assert [result.given for result in alone.values()] == [0.5, 0.6]
 
 
@@ -218,7 +221,7 @@ def test_tables_are_of_other_prompts_than_those_that_settings_were_chosen_on() -
     for prompt in (*range(10), *range(200, 220)):
         for method in (SMALL_NAME, "svdd", "smc", "rbf, 1 chain, 6 noises"):
             found[Cell("scene_match", 100, method, prompt, 0)] = Result(prompt / 1000, 0.0, 100)
-    told = [*report.tables(found)]
+    told = [*report.tables(report.grouped(found))]
     [one] = [each for each in told if each.startswith("## All strategies: ")]
     [settings] = [each for each in told if each.startswith("## Settings")]
     assert one.startswith("## All strategies: scene_match, 100 NFE, 10 searches of 10 prompts each (float32)")
@@ -234,9 +237,10 @@ def test_differences_are_by_pairs() -> None:
             cell = Cell("scene_match", nfe, named("rbf", nfe), prompt, 0)
             found[cell] = Result(given + prompt / 100, float(prompt < 3 and nfe == 200), nfe)
     pairs = [(("rbf", 100), ("rbf", 200)), (("rbf", 50), ("rbf", 100))]
-    [_, _, line] = report.differences(found, "scene_match", pairs).splitlines()
+    groups = report.grouped(found)
+    [_, _, line] = report.differences(groups, "scene_match", pairs).splitlines()
     assert line == "| rbf, 100 NFE | rbf, 200 NFE | 9 | 9 | float32 | 0.100 ± 0.000 | 0.333 ± 0.167 |"
-    assert report.differences(found, "scene_match", pairs[1:]) == ""
+    assert report.differences(groups, "scene_match", pairs[1:]) == ""
 
 
 def test_what_a_precision_changes_is_told_of_searches_made_in_both() -> None:
@@ -245,17 +249,18 @@ def test_what_a_precision_changes_is_told_of_searches_made_in_both() -> None:
         full = Cell("scene_match", 100, "rbf", prompt, 0)
         found[full] = Result(0.5, 1.0, 100)
         found[replace(full, precision="tf32")] = Result(0.6, float(prompt > 0), 100)
-    told = report.precisions(found, "scene_match")
+    groups = report.grouped(found)
+    told = report.precisions(groups, "scene_match")
     assert told.startswith(
         "Over 8 searches of 8 prompts in tf32 less in float32: 0.100 ± 0.000 given, -0.125"
     )
     assert told.endswith("change 0.1000, largest 0.10; 1 verdicts differ.")
-    assert report.precisions(found, "object_count") == ""
+    assert report.precisions(groups, "object_count") == ""
 
 
 def test_diversity_compares_seeds_of_one_prompt() -> None:
     near, far = "A" * 22 + "==", "f" * 22 + "=="
     pictures = {(0, 0): near, (0, 1): far, (1, 0): near, (1, 1): near, (2, 0): far}
-    spread = report.spread({key: Result(0, 0, 1, mark) for key, mark in pictures.items()})
+    spread = plots.spread({key: Result(0, 0, 1, mark) for key, mark in pictures.items()})
     assert spread[0] > 1
     assert spread[1:] == [0]
