@@ -11,9 +11,9 @@ from jinja2 import Environment, StrictUndefined
 
 from benchmarks import report
 from benchmarks.cells import Cells
-from benchmarks.methods import CHOSEN_ON, FRESH, LARGE_NAME, MAIN, SMALL_NAME, TABLE
+from benchmarks.methods import BUDGETS, CHOSEN_ON, FRESH, LARGE_NAME, MAIN, SMALL_NAME, TABLE
 from benchmarks.report import DIFFERENCES, OURS, REWARDS, VALUES, Grouped
-from benchmarks.tables import TABLES, mean_and_error
+from benchmarks.tables import TABLES, mean_and_error, table
 
 PAGE = TABLES.parent / "search.md"
 TEMPLATE = Path(__file__).with_name("search.md.jinja")
@@ -131,18 +131,17 @@ class Figures:
         budgets: Iterable[int],
         prompts: range = TABLE,
         reward: str = REWARDS[0],
+        values: Iterable[str] = VALUES,
     ) -> bool:
-        """Whether the default is ahead of all the methods at all the budgets, in both rewards."""
-        return all(self.over(name, nfe, prompts, reward).ahead for name in methods for nfe in budgets)
+        """Whether the default is ahead of all the methods at all the budgets, in these values."""
+        gains = (self.over(name, nfe, prompts, reward) for name in methods for nfe in budgets)
+        return all(getattr(gain, value).ahead for gain in gains for value in values)
 
-    def leads(self, nfe: int, reward: str = REWARDS[0]) -> bool:
-        """Whether no mean in the table of all strategies is higher than the default's."""
+    def leads(self, nfe: int, value: str, reward: str = REWARDS[0]) -> bool:
+        """Whether no mean of this value in the table of all strategies is higher than the default's."""
         methods = report.common(self.done, reward, nfe, [*MAIN]).results
-        means = [
-            {name: statistics.fmean(report.column(own, value)) for name, own in methods.items()}
-            for value in VALUES.values()
-        ]
-        return all(each[OURS] == max(each.values()) for each in means)
+        means = {name: statistics.fmean(report.column(own, VALUES[value])) for name, own in methods.items()}
+        return means[OURS] == max(means.values())
 
     def mean(self, method: str, nfe: int, reward: str = REWARDS[0]) -> Mean:
         """A method's given reward in the table of all strategies."""
@@ -153,16 +152,33 @@ class Figures:
         """All strategies."""
         return report.compared(report.common(self.done, reward, nfe, [*MAIN]).results, reward)
 
+    def budgets(self, reward: str) -> str:
+        """All strategies at all budgets, the given reward and the held-out one."""
+        rows: dict[str, list[str]] = {name: [""] * len(BUDGETS) for name in MAIN}
+        for place, nfe in enumerate(BUDGETS):
+            for name, own in report.common(self.done, reward, nfe, [*MAIN]).results.items():
+                means = (Mean(*mean_and_error(report.column(own, value))) for value in VALUES.values())
+                rows[name][place] = " / ".join(map(str, means))
+        return table(
+            ["method", *(f"{nfe} NFE" for nfe in BUDGETS)], [[name, *row] for name, row in rows.items()]
+        )
+
     def size(self, nfe: int, reward: str = REWARDS[0]) -> str:
         """Of that table."""
         keys = report.common(self.done, reward, nfe, [*MAIN]).results[OURS]
         return f"{len(keys)} searches of {len({prompt for prompt, _ in keys})} prompts"
 
-    def differences(self, title: str, only: Collection[str] = ()) -> str:
-        """One of `report.DIFFERENCES`, of some methods only."""
+    def differences(
+        self,
+        title: str,
+        only: Collection[str] = (),
+        budgets: Collection[int] = BUDGETS,
+        reward: str = REWARDS[0],
+    ) -> str:
+        """One of `report.DIFFERENCES`, from some methods and budgets only."""
         prompts, pairs = DIFFERENCES[title]
-        wanted = [pair for pair in pairs if not only or pair[0][0] in only]
-        return report.differences(self.done, REWARDS[0], wanted, prompts)
+        wanted = [pair for pair in pairs if (not only or pair[0][0] in only) and pair[0][1] in budgets]
+        return report.differences(self.done, reward, wanted, prompts)
 
     def precision(self, name: str) -> str:
         """What one changes."""
@@ -184,6 +200,7 @@ def told(done: Cells, template: str | None = None) -> str:
         "leads": figures.leads,
         "mean": figures.mean,
         "table": figures.table,
+        "budgets": figures.budgets,
         "size": figures.size,
         "differences": figures.differences,
         "precision": figures.precision,

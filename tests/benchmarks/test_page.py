@@ -38,9 +38,10 @@ def test_figures_are_of_pairs_and_claims_are_held_against_them(done: Cells) -> N
     assert told('{{ between("svdd", 100, "rbf", 200).given }}') == ".165 ± .009"
     assert told('{{ between("rbf", 100, "rbf", 200).held_out }}') == "-.125 ± .125"
     assert told('{{ over("svdd", 100).searches }}, {{ size(100) }}') == "8, 8 searches of 8 prompts"
-    assert told('{{ mean("svdd", 100) }} {{ leads(100) }}') == ".635 ± .009 True"
+    assert told('{{ mean("svdd", 100) }} {{ leads(100, "given") }}') == ".635 ± .009 True"
     assert told('{{ claim("ahead", over("svdd", 100).given.ahead) }}') == "ahead"
     assert told('{{ claim("ahead in both", ahead(["svdd"], [100])) }}') == "~~ahead in both~~"
+    assert "| svdd |  | .635 ± .009 / 1.000 ± .000 |  |  |" in told('{{ budgets("scene_match") }}')
     assert "| svdd, 100 NFE | rbf, 100 NFE | 8 |" in told(
         '{{ differences("The default over those that lead", ["svdd"]) }}'
     )
