@@ -7,9 +7,8 @@ from pydantic import BaseModel, Field
 
 from contracts.beats import WorkerBeat
 from contracts.catalogue import STRATEGIES, ModelFacts, RewardFacts, SizeFacts, StrategyFacts
-from contracts.heeded import heeds
 from contracts.rewards import REWARD_PARAMS, REWARDS
-from contracts.search import DEFAULT_STRATEGY, STRATEGY_PARAMS, SamplerRequest
+from contracts.search import DEFAULT_STRATEGY, OWN_WAY, STRATEGY_PARAMS, SamplerRequest
 
 JsonSchema = dict[str, Any]
 
@@ -34,7 +33,9 @@ class StrategyEntry(StrategyFacts):
     """A strategy and the schema of its parameters."""
 
     default: bool
-    heeds: tuple[str, ...] = Field(description="settings of the sampler that it heeds; others are refused")
+    sampler: dict[str, str] = Field(
+        description="settings of the sampler that a submission which leaves them open has with it"
+    )
     params: JsonSchema
 
 
@@ -125,7 +126,7 @@ def strategies() -> StrategyList:
         StrategyEntry(
             **facts.model_dump(),
             default=name == DEFAULT_STRATEGY,
-            heeds=heeds(name),
+            sampler=dict(OWN_WAY) if STRATEGY_PARAMS[name].own_way else {},
             params=STRATEGY_PARAMS[name].model_json_schema(),
         )
         for name, facts in STRATEGIES.items()

@@ -1,11 +1,11 @@
 """The baseline that a submission may ask for beside its search: best-of-n, as a request of its own."""
 
 from contracts.requests import Budget, ResolvedRequest
-from contracts.search import BestOfNParams
+from contracts.search import OWN_WAY, BestOfNParams
 
 
 def baseline_of(request: ResolvedRequest, nfe: int | None = None) -> ResolvedRequest:
-    """Return plain best-of-n with the model, rewards, seed and steps of a search: without its guidance.
+    """Return plain best-of-n with the model, rewards, seed and steps of a search, its way and guidance aside.
 
     Args:
         request: of the search.
@@ -16,7 +16,7 @@ def baseline_of(request: ResolvedRequest, nfe: int | None = None) -> ResolvedReq
     return request.model_copy(
         update={
             "search": BestOfNParams(steps=steps),
-            "sampler": request.sampler.model_copy(update={"reward_guidance": 0.0}),
+            "sampler": request.sampler.model_copy(update={**OWN_WAY, "reward_guidance": 0.0}),
             "budget": Budget(nfe=max(spent // steps, 1) * steps),
             "num_images": 1,
             "baseline": False,

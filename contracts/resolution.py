@@ -19,6 +19,7 @@ from contracts.requests import PRIORITIES, Budget, Caps, GenerationRequest, Reso
 from contracts.rewards import BROKEN, REWARD_PARAMS, REWARDS
 from contracts.search import (
     AUTHORS,
+    OWN_WAY,
     BaseParams,
     BestOfNParams,
     RbfParams,
@@ -133,7 +134,7 @@ def filled(request: GenerationRequest, model: ModelFacts, caps: Caps) -> Resolve
     """Fill in defaults, unchecked."""
     posted = with_defaults(request, model)
     sampler = filled_sampler(posted.sampler, model)
-    sampler = sampler.model_copy(update=dict(unheeded(request.search, sampler.kernel)))
+    sampler = sampler.model_copy(update=dict(unheeded(sampler.kernel)))
     terms = tuple(with_params(term) for term in request.reward or (RewardTerm(name=model.reward),))
     return ResolvedRequest(
         prompt=request.prompt,
@@ -169,11 +170,14 @@ def with_params(term: RewardTerm) -> RewardTerm:
 def with_defaults(request: GenerationRequest, model: ModelFacts) -> GenerationRequest:
     """Fill in the model's own settings where the request leaves them open.
 
-    Those of `rbf` hold where the levels lie as on the model's own grid, of whatever number of steps.
+    Those of `rbf` hold where the levels lie as on the model's own grid, of whatever number of steps. What is
+    made of whole runs goes the way of the model's own pipeline.
     """
-    defaults = model.defaults
-    sampler, own = (opened(posted, defaults.sampler) for posted in (request.sampler, SamplerRequest()))
-    search = request.search
+    defaults, search = model.defaults, request.search
+    own_way = dict(OWN_WAY) if search.own_way else {}
+    sampler, own = (
+        opened(posted, {**defaults.sampler, **own_way}) for posted in (request.sampler, SamplerRequest())
+    )
     as_its_own = (sampler.interpolant, sampler.grid) == (own.interpolant, own.grid)
     if isinstance(search, RbfParams) and not search.upstream and as_its_own:
         steps, own_steps = sampler.steps or model.steps, own.steps or model.steps

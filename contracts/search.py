@@ -59,11 +59,20 @@ class Sampler(Strict):
     """Jobs submitted before it was there have none."""
 
 
+OWN_WAY: Mapping[str, str] = MappingProxyType({"interpolant": "linear", "kernel": "ode", "grid": "linear"})
+"""The sampler of the model's own pipeline: its ODE, at its times."""
+
+
 class StrategyParams(Strict):
     """Base of the members of the union."""
 
     own_way: ClassVar[bool] = False
-    """Whether the search goes the model's own way, and does not heed how the sampler would."""
+    """Whether the search, made of whole runs, goes the model's own way where the request names no other."""
+
+    def parameters(self, sampler: Sampler) -> dict[str, object]:
+        """Those of the strategy in `sampling`: these, and the way, which is its own where runs are whole."""
+        way = {name: getattr(sampler, name) for name in OWN_WAY} if self.own_way else {}
+        return self.model_dump(exclude={"strategy"}) | way
 
     def candidate_nfe(self, sampler: Sampler) -> int:
         """NFE that one more scored candidate takes at most: what a further image needs."""

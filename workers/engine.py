@@ -299,7 +299,7 @@ class Engine:
             # Nor need it know of times.
             schedule=getattr(session, "schedule", linear),
         )
-        strategy = make_strategy(request.search.strategy, request.search.model_dump(exclude={"strategy"}))
+        strategy = make_strategy(request.search.strategy, request.search.parameters(request.sampler))
         provenance = self._provenance(request, rewards | held_out)
         kind = kind_of(request, problem, with_image=image is not None)
         lower = partial(self._lower, kind)

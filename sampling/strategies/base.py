@@ -7,37 +7,26 @@ from sampling.events import Round
 from sampling.problem import Problem
 from sampling.sampler import Sampler
 from sampling.strategies import runs
+from sampling.strategies.own_way import OwnWay
 from sampling.strategies.runs import RunsState
 
 
 @dataclass(frozen=True)
-class Base:
+class Base(OwnWay):
     """One run; what the budget holds beyond it stays unspent.
-
-    By default it walks the linear path at the times of the model's own pipeline, whatever path the problem's
-    sampler searches on. ``steps``, path, kernel and grid replace those of the problem's sampler.
 
     Args:
         steps: of a run; None: the sampler's. A run costs as many NFE.
-        interpolant: of a run.
-        kernel: of a run; diffusion and eta are the problem's.
-        grid: of a run; "linear" on the linear path is the model's own schedule.
+        interpolant, kernel, grid: see OwnWay.
     """
 
     name: ClassVar[str] = "base"
 
     steps: int | None = None
-    interpolant: str = "linear"
-    kernel: str = "ode"
-    grid: str = "linear"
 
-    def __post_init__(self) -> None:
-        self.sampler(Sampler())
-
-    def sampler(self, sampler: Sampler) -> Sampler:
-        """What a run walks."""
-        steps = sampler.steps if self.steps is None else self.steps
-        return replace(sampler, steps=steps, interpolant=self.interpolant, kernel=self.kernel, grid=self.grid)
+    def walk(self, sampler: Sampler) -> Sampler:
+        """What a run walks, in its own number of steps."""
+        return replace(super().walk(sampler), steps=sampler.steps if self.steps is None else self.steps)
 
     def runs(self, problem: Problem) -> int:
         """How many runs are made."""
@@ -51,7 +40,7 @@ class Base:
 
     def minimum_nfe(self, sampler: Sampler) -> int:
         """One run."""
-        return self.sampler(sampler).steps
+        return self.walk(sampler).steps
 
     def init(self, problem: Problem) -> Round[RunsState]:
         """The first step of the first runs."""
@@ -59,7 +48,7 @@ class Base:
 
     def step(self, problem: Problem, state: RunsState) -> Round[RunsState]:
         """The next step of the runs under way, or the first of the next."""
-        walk = replace(problem, sampler=self.sampler(problem.sampler))
+        walk = replace(problem, sampler=self.walk(problem.sampler))
         return runs.advance(walk, state, self.runs(problem), self.together)
 
     def finished(self, problem: Problem, state: RunsState) -> bool:

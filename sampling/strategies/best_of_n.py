@@ -17,7 +17,7 @@ class BestOfN(Base):
     last bits that a model's batch size changes.
 
     Args:
-        steps: see Base, as for interpolant, kernel and grid.
+        steps, interpolant, kernel, grid: see Base.
         batch: runs solved together, at least 1. It changes when results come, and not which.
     """
 

@@ -34,6 +34,7 @@ class Evolution(Generations[GenerationsState]):
             of EvoSearch is sqrt(1 - correlation^2).
         steps: predictions of a solve, at least 1: with 1 the one-step prediction is the judge.
         finish_steps: evaluations of the finish, at least 0, reserved when the budget is laid out.
+        interpolant, kernel, grid: see Generations.
     """
 
     name: ClassVar[str] = "evolution"
@@ -45,6 +46,7 @@ class Evolution(Generations[GenerationsState]):
     finish_steps: int = 4
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_least(self, {"generations": 1, "elites": 1, "steps": 1, "finish_steps": 0})
         if not 0 <= self.correlation < 1:
             raise ValueError(f"correlation lies in [0, 1), and was {self.correlation}")
@@ -78,7 +80,7 @@ class Evolution(Generations[GenerationsState]):
         x = draw_noise(problem, [(0, state.generation, draw) for draw in draws])
         parents = list(islice(cycle(state.survivors), size))
         if parents:
-            x = renoised(parents, t, self.correlation, x)
+            x = renoised(problem.sampler.path, parents, t, self.correlation, x)
         return state, Solve.of(x, visits(problem, t, 0.0, self.steps), state.generation, draws, parents)
 
     def select(self, state: GenerationsState, scored: Sequence[Candidate]) -> GenerationsState:

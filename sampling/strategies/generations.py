@@ -1,4 +1,4 @@
-"""Generations of short deterministic solves: what zero_order, sop and evolution are made of."""
+"""Generations of short solves: what zero_order, sop and evolution are made of."""
 
 import math
 from abc import ABC, abstractmethod
@@ -8,24 +8,25 @@ from typing import ClassVar, Generic, TypeVar
 
 from torch import Tensor
 
-from sampling import kernels
 from sampling.events import Candidate, Round
+from sampling.interpolants import Interpolant
 from sampling.prediction import stack
 from sampling.problem import Problem
 from sampling.sampler import Sampler
-from sampling.schedules import paced
+from sampling.schedules import Pace, paced
 from sampling.state import Address, decide, evaluate, left_with, predict_unscored, record
-from sampling.strategies import finish
+from sampling.strategies import finish, moves
 from sampling.strategies.finish import FinishState
+from sampling.strategies.own_way import OwnWay, times_of
 from sampling.strategy import check_budget
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Solve:
-    """A batch of latents on their way down the model's own ODE.
+    """A batch of latents on their way down.
 
     Args:
-        x: [b, *latent] on the linear path, at times[0].
+        x: [b, *latent] on the path that is walked, at times[0].
         times: to be visited still, descending; the prediction at the last one is scored.
         addresses: b of them, for the candidates at the end.
     """
@@ -73,10 +74,13 @@ class GenerationsState(FinishState):
 S = TypeVar("S", bound=GenerationsState)
 
 
-class Generations(ABC, Generic[S]):
+@dataclass(frozen=True)
+class Generations(OwnWay, ABC, Generic[S]):
     """Latents are bred, solved in a few predictions, scored at the last; the survivors breed the next.
 
-    All of it lies on the linear path, the model's own, whatever path the problem's sampler searches on.
+    Args:
+        interpolant, kernel, grid: of the solves, see OwnWay. Where a step is stochastic, that of a solve's
+            i-th has the noise of address (1 + i, level, draw).
     """
 
     name: ClassVar[str]
@@ -122,7 +126,10 @@ class Generations(ABC, Generic[S]):
     def step(self, problem: Problem, state: S) -> Round[S]:
         """One prediction for each latent of a generation, or a step of the finish."""
         sizes = self.sizes(problem)
-        walk = replace(problem.sampler, interpolant="linear", kernel="ddim", eta=0.0)
+        walk = self.walk(problem.sampler)
+        if (walk.interpolant, walk.kernel) == ("linear", "ode"):
+            # The same step there, with weights that keep the marginal's to the last bit.
+            walk = replace(walk, kernel="ddim", eta=0.0)
         problem = replace(problem, sampler=walk)
         if state.solve is not None:
             return self._advance(problem, state, state.solve)
@@ -149,7 +156,9 @@ class Generations(ABC, Generic[S]):
             return self._end(problem, state, scored)
         r, r_next = ([time] * len(solve.x) for time in solve.times[:2])
         state, prediction = predict_unscored(problem, state, solve.x, r)
-        x = kernels.step(problem.sampler, solve.x, prediction, r, r_next, None)
+        step = 1 + self.solve_steps(problem.sampler) - len(solve.times)
+        places = [(step, address.level, address.draw) for address in solve.addresses]
+        x = moves.step(problem, solve.x, prediction, r, r_next, places)
         return Round(replace(state, solve=replace(solve, x=x, times=solve.times[1:])))
 
     def _end(self, problem: Problem, state: S, scored: Sequence[Candidate]) -> Round[S]:
@@ -167,27 +176,31 @@ class Generations(ABC, Generic[S]):
 
 
 def visits(problem: Problem, start: float, end: float, steps: int) -> tuple[float, ...]:
-    """The times at which a solve from ``start`` down to ``end`` predicts, as the model's own pipeline would.
+    """The times at which a solve from ``start`` down to ``end`` predicts.
 
-    A whole way is the schedule of so many steps, a part of one is gone at the pace of that of the sampler's
-    steps. The step to ``end`` that follows the last needs no further prediction.
+    A whole way is the schedule or grid of so many steps, a part of one is gone at the pace of that of the
+    sampler's steps. The step to ``end`` that follows the last needs no further prediction.
     """
-    whole = (start, end) == (1.0, 0.0)
-    return problem.schedule(steps)[:-1] if whole else paced(problem.pace, start, end, steps)
+    if (start, end) == (1.0, 0.0):
+        return times_of(problem, steps)[:-1]
+    return paced(Pace(times_of(problem, problem.sampler.steps)), start, end, steps)
 
 
-def renoised(parents: Sequence[Candidate], t: float, correlation: float, z: Tensor) -> Tensor:
+def renoised(
+    path: Interpolant, parents: Sequence[Candidate], t: float, correlation: float, z: Tensor
+) -> Tensor:
     """Latents at t with the data of the parents' predictions, and noise of this correlation with theirs.
 
-    x = (1 - t) x0 + t (c eps + sqrt(1 - c^2) z): at c = 1 the parent itself moved to t, at c = 0 its data
+    x = alpha x0 + sigma (c eps + sqrt(1 - c^2) z): at c = 1 the parent itself moved to t, at c = 0 its data
     noised anew.
 
     Args:
+        path: that the latents lie on.
         parents: b candidates.
-        t: in (0, 1], on the linear path.
+        t: in (0, 1].
         correlation: c in [0, 1].
         z: [b, *latent] standard normal.
     """
-    known = stack([parent.prediction for parent in parents])
+    known, there = stack([parent.prediction for parent in parents]), path.at(t)
     noise = correlation * known.eps + math.sqrt(1 - correlation**2) * z
-    return (1 - t) * known.x0 + t * noise
+    return there.alpha * known.x0 + there.sigma * noise

@@ -9,6 +9,7 @@ from sampling.ledger import Ledger
 from sampling.problem import Problem
 from sampling.state import Address, State, draw_noise, evaluate, predict_unscored, record
 from sampling.strategies import moves
+from sampling.strategies.own_way import times_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,13 +37,6 @@ def over(state: RunsState, runs: int) -> bool:
     return state.x is None and state.started == runs
 
 
-def times_of(problem: Problem) -> tuple[float, ...]:
-    """The times of a run: of the model's own schedule where path and grid are linear, else of the grid."""
-    sampler = problem.sampler
-    own = sampler.interpolant == sampler.grid == "linear"
-    return problem.schedule(sampler.steps) if own else sampler.times
-
-
 def advance(problem: Problem, state: RunsState, runs: int, batch: int) -> Round[RunsState]:
     """One step of the batch under way, or the first step of the next.
 
@@ -50,7 +44,7 @@ def advance(problem: Problem, state: RunsState, runs: int, batch: int) -> Round[
     what Euler does), so the last prediction of a run is the one that is scored.
 
     Args:
-        problem: its sampler is walked, path, kernel and grid; see ``times_of``.
+        problem: its sampler is walked, path, kernel and grid; see ``own_way.times_of``.
         state: before.
         runs: how many runs in all.
         batch: the most to solve at a time.
@@ -61,7 +55,7 @@ def advance(problem: Problem, state: RunsState, runs: int, batch: int) -> Round[
     chains = range(state.started - len(x), state.started)
     if state.level == problem.sampler.steps - 1:
         return _score(problem, state, x, chains)
-    r, r_next = times_of(problem)[state.level : state.level + 2]
+    r, r_next = times_of(problem, problem.sampler.steps)[state.level : state.level + 2]
     state, prediction = predict_unscored(problem, state, x, [r] * len(x))
     places = [(chain, state.level + 1, 0) for chain in chains]
     x = moves.step(problem, x, prediction, [r] * len(x), [r_next] * len(x), places)
@@ -75,7 +69,7 @@ def _begin(problem: Problem, state: RunsState, count: int) -> tuple[Tensor, Runs
 
 
 def _score(problem: Problem, state: RunsState, x: Tensor, chains: range) -> Round[RunsState]:
-    times, level = times_of(problem), state.level
+    times, level = times_of(problem, problem.sampler.steps), state.level
     addresses = [
         Address(chain=chain, level=level, draw=0, t=times[max(level - 1, 0)], t_next=times[level])
         for chain in chains

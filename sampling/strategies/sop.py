@@ -26,10 +26,11 @@ class Sop(Generations[GenerationsState]):
 
     Args:
         paths: survivors of a round, at least 1.
-        forward: how far noise is added, in time on the linear path.
+        forward: how far noise is added, in time on the path that is walked.
         back: how far a solve goes, likewise; 0 < forward < back < 1, and at least .01 apart, or there would
             be no end of rounds.
         steps: predictions of a solve, at least 1; the last one is scored.
+        interpolant, kernel, grid: see Generations.
     """
 
     name: ClassVar[str] = "sop"
@@ -40,6 +41,7 @@ class Sop(Generations[GenerationsState]):
     steps: int = 4
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_least(self, {"paths": 1, "steps": 1})
         if not 0 < self.forward < self.back < 1:
             raise ValueError(f"0 < forward < back < 1, and they were {self.forward} and {self.back}")
@@ -83,9 +85,9 @@ class Sop(Generations[GenerationsState]):
         if parents:
             # Noise added to the latent at t = before; renoised knows it by its data and what is left of its
             # own noise.
-            before = start - self.forward
-            left = before * (1 - start) / (start * (1 - before))
-            x = renoised(parents, start, left, x)
+            path = problem.sampler.path
+            left = path.at(start).ratio / path.at(start - self.forward).ratio
+            x = renoised(path, parents, start, left, x)
         times = visits(problem, start, max(low, 0.0), self.steps)
         return state, Solve.of(x, times, state.generation, draws, parents)
 

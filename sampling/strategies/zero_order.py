@@ -34,7 +34,7 @@ class ZeroOrderState(GenerationsState):
 
 @dataclass(frozen=True)
 class ZeroOrder(Generations[ZeroOrderState]):
-    """Neighbours of the best noise so far, each judged by where the model's ODE takes it.
+    """Neighbours of the best noise so far, each judged by where a solve takes it.
 
     A neighbour of the pivot n is c n + sqrt(1 - c^2) z: itself a standard normal draw, at a distance of about
     sqrt(2 (1 - c)) times the norm of n. The first generation is fresh noises. As many runs as the budget pays
@@ -50,6 +50,7 @@ class ZeroOrder(Generations[ZeroOrderState]):
         patience: generations without a better noise before the pivot is left for fresh noises, at least 1;
             None: never.
         finish_steps: evaluations of the finish, at least 0, reserved when the budget is laid out.
+        interpolant, kernel, grid: see Generations.
     """
 
     name: ClassVar[str] = "zero_order"
@@ -61,6 +62,7 @@ class ZeroOrder(Generations[ZeroOrderState]):
     finish_steps: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         optional = {name: 1 for name in ("steps", "patience") if getattr(self, name) is not None}
         check_least(self, {"neighbours": 1, "finish_steps": 0, **optional})
         if not 0 <= self.correlation < 1:

@@ -161,14 +161,17 @@ def test_every_problem_is_named_at_once(client: httpx.Client) -> None:
     ("posted", "allowed"),
     [
         ('"search": {"strategy": "x"}', sorted(STRATEGIES)),
-        ('"search": {"strategy": "base"}, "sampler": {"kernel": "ddim"}', ["ode"]),
+        ('"search": {"strategy": "base"}, "sampler": {"kernel": "ddim", "diffusion_scale": 1.0}', ["3.0"]),
         ('"search": {"strategy": "base"}, "sampler": {"diffusion": "flow_grpo"}', ["square"]),
-        ('"search": {"strategy": "zero_order"}, "sampler": {"kernel": "euler_maruyama"}', ["ode"]),
-        ('"search": {"strategy": "sop"}, "sampler": {"grid": "quadratic"}', ["linear"]),
+        (
+            '"search": {"strategy": "zero_order"}, "sampler": {"kernel": "ddim", "diffusion": "sin"}',
+            ["square"],
+        ),
+        ('"search": {"strategy": "sop"}, "sampler": {"grid": "cubic"}', ["quadratic", "linear"]),
         ('"search": {"strategy": "evolution"}, "sampler": {"diffusion_scale": 0.5}', ["3.0"]),
         ('"sampler": {"eta": 0.5}', ["1.0"]),
         ('"sampler": {"kernel": "ddim", "diffusion": "sin"}', ["square"]),
-        ('"search": {"strategy": "best_of_n"}, "sampler": {"interpolant": "vp"}', ["linear"]),
+        ('"search": {"strategy": "best_of_n"}, "sampler": {"interpolant": "v"}', ["linear", "vp"]),
         ('"search": {"strategy": "rbf", "mode": "x"}', ["upstream", "rollover"]),
         ('"search": {"strategy": "rbf", "mode": "upstream", "start": "top"}', ["best"]),
         ('"search": {"strategy": "rbf", "mode": "upstream", "width": 2}', ["1"]),
@@ -186,10 +189,9 @@ def test_a_setting_that_is_not_heeded_is_refused_with_what_to_do(client: httpx.C
         problem = refused(client.post(path, json={"prompt": "x", **body}), 422, "invalid_request")
         return problem["errors"][0]["detail"]
 
-    assert told(search={"strategy": "zero_order"}, sampler={"interpolant": "vp"}) == (
-        "Must be 'linear' for strategy 'zero_order', which goes the model's own way and heeds only `steps` "
-        "and `reward_guidance` of the sampler. "
-        "Leave it out, or search with one of 'rbf', 'smc', 'code', 'svdd'."
+    assert told(search={"strategy": "zero_order"}, sampler={"diffusion": "sin"}) == (
+        "Must be 'square' with kernel 'ode', which does not read it. "
+        "Leave it out, or name kernel 'euler_maruyama'."
     )
     assert told(sampler={"eta": 0.5}) == (
         "Must be 1.0 with kernel 'euler_maruyama', which does not read it. "

@@ -107,9 +107,9 @@ def test_every_strategy_listed_can_be_asked_for_with_its_own_defaults(client: ht
         search = {name: field["default"] for name, field in strategy["params"]["properties"].items()}
         response = client.post("/v1/generations", json={"prompt": "x", "search": search})
         assert response.json()["request"]["search"]["strategy"] == strategy["name"]
-    heeds = {strategy["name"]: strategy["heeds"] for strategy in answer["data"]}
-    assert heeds["rbf"] == list(answer["sampler"]["properties"])
-    assert heeds["zero_order"] == ["steps", "reward_guidance"]
+    ways = {strategy["name"]: strategy["sampler"] for strategy in answer["data"]}
+    assert ways["rbf"] == {}
+    assert ways["zero_order"] == {"interpolant": "linear", "kernel": "ode", "grid": "linear"}
 
 
 def test_healthz_and_the_documentation(client: httpx.Client) -> None:

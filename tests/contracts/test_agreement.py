@@ -8,12 +8,21 @@ from typing import Any, get_args
 import pytest
 
 from contracts.errors import InvalidRequestError
-from contracts.heeded import WALK
 from contracts.plans import plan_of
 from contracts.requests import ResolvedRequest
 from contracts.resolution import accept, needed_nfe
 from contracts.rewards import BUNDLED
-from contracts.search import STRATEGY_PARAMS, Diffusion, Grid, Interpolant, Kernel, SamplerRequest
+from contracts.search import (
+    OWN_WAY,
+    STRATEGY_PARAMS,
+    Diffusion,
+    Grid,
+    Interpolant,
+    Kernel,
+    SamplerRequest,
+    SearchParams,
+)
+from contracts.search import Sampler as Settled
 from models import registry
 from models.rewards.protocol import Facts
 from sampling.problem import Problem, Scores
@@ -202,10 +211,15 @@ def test_the_facts_are_those_of_the_reward(name: str) -> None:
     assert stated.differentiable == facts.differentiable
 
 
-@pytest.mark.parametrize("strategy", ["base", "best_of_n"])
-def test_strategies_that_go_the_models_own_way_say_which(strategy: str) -> None:
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_strategies_that_go_the_models_own_way_where_no_other_is_named_go_it_by_themselves_too(
+    strategy: str,
+) -> None:
     made = make_strategy(strategy, {})
-    assert {name: getattr(made, name) for name in WALK} == WALK
+    own = {name: getattr(made, name, None) for name in OWN_WAY}
+    assert (own == OWN_WAY) == STRATEGY_PARAMS[strategy].own_way
+    shown = accept({"prompt": "x", "search": {"strategy": strategy}}).sampler.model_dump()
+    assert (shown | dict(OWN_WAY) == shown) == STRATEGY_PARAMS[strategy].own_way
 
 
 SETTINGS: dict[str, tuple[Any, ...]] = {
@@ -226,36 +240,33 @@ def uneven(steps: int) -> tuple[float, ...]:
     return tuple((1 - i / steps) ** 2 for i in range(steps + 1))
 
 
-def found(search: dict[str, Any], sampler: dict[str, Any]) -> list[object]:
+def found(search: SearchParams, sampler: dict[str, Any]) -> list[object]:
     """What a search on the mixture comes to, in order."""
-    parameters = {name: value for name, value in search.items() if name != "strategy"}
+    parameters = search.parameters(Settled.model_validate(sampler))
     made = problem(70, sampler=sampler, velocity=MIXTURE.velocity, schedule=uneven)
-    return [(c.reward, c.x.tolist()) for c in candidates(rounds(search["strategy"], parameters, made))]
+    return [(c.reward, c.x.tolist()) for c in candidates(rounds(search.strategy, parameters, made))]
 
 
-def kernels(strategy: str) -> tuple[str, ...]:
-    """Those that a search can be told to step with."""
-    return (WALK["kernel"],) if STRATEGY_PARAMS[strategy].own_way else get_args(Kernel)
-
-
-@pytest.mark.parametrize(
-    ("strategy", "kernel"), [(name, kernel) for name in sorted(STRATEGIES) for kernel in kernels(name)]
-)
+@pytest.mark.parametrize("kernel", get_args(Kernel))
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
 def test_a_setting_of_the_sampler_is_heeded_or_refused(strategy: str, kernel: str) -> None:
     assert set(SETTINGS) == set(SamplerRequest.model_fields)
-    body = {"prompt": "x", "search": {"strategy": strategy}, "budget": {"nfe": 70}}
+    search: dict[str, Any] = {"strategy": strategy}
+    if strategy == "evolution":
+        search["steps"] = 3  # of one step there is none that a kernel takes
+    body = {"prompt": "x", "search": search, "budget": {"nfe": 70}}
     named = {"steps": 5, "kernel": kernel}
     resolved = accept(body | {"sampler": named})
-    search, shown = resolved.search.model_dump(), resolved.sampler.model_dump()
-    plain = found(search, shown)
+    shown = resolved.sampler.model_dump()
+    plain = found(resolved.search, shown)
     for name, value in ((name, value) for name, values in SETTINGS.items() for value in values):
         try:
             accepted = accept(body | {"sampler": named | {name: value}})
         except InvalidRequestError as error:
             [refusal] = error.problems
             assert (refusal.pointer, refusal.allowed) == (f"/sampler/{name}", [str(shown[name])])
-            assert found(search, shown | {name: value}) == plain
+            assert found(resolved.search, shown | {name: value}) == plain
         else:
             other = accepted.sampler.model_dump()
             assert other[name] == value
-            assert (found(accepted.search.model_dump(), other) == plain) == (value == shown[name])
+            assert (found(accepted.search, other) == plain) == (value == shown[name])

@@ -27,9 +27,15 @@ chains = st.integers(1, 3)
 finish_steps = st.integers(0, 3)
 correlation = st.sampled_from([0.0, 0.5, 0.95])
 
+own_way = {
+    "interpolant": st.sampled_from(["linear", "vp"]),
+    "kernel": st.sampled_from(["ode", "euler_maruyama", "ddim"]),
+    "grid": st.sampled_from(sorted(GRIDS)),
+}
+
 PARAMETERS: Mapping[str, st.SearchStrategy[dict[str, Any]]] = {
-    "base": st.fixed_dictionaries({"steps": steps}),
-    "best_of_n": st.fixed_dictionaries({"steps": steps, "batch": st.integers(1, 5)}),
+    "base": st.fixed_dictionaries({"steps": steps}, optional=own_way),
+    "best_of_n": st.fixed_dictionaries({"steps": steps, "batch": st.integers(1, 5)}, optional=own_way),
     "rbf": st.fixed_dictionaries(
         {
             "chains": chains,
@@ -51,7 +57,8 @@ PARAMETERS: Mapping[str, st.SearchStrategy[dict[str, Any]]] = {
             "correlation": correlation,
             "patience": st.none() | st.integers(1, 2),
             "finish_steps": finish_steps,
-        }
+        },
+        optional=own_way,
     ),
     "sop": st.fixed_dictionaries(
         {
@@ -59,7 +66,8 @@ PARAMETERS: Mapping[str, st.SearchStrategy[dict[str, Any]]] = {
             "forward": st.sampled_from([0.3, 0.4]),
             "back": st.sampled_from([0.7, 0.8]),
             "steps": steps,
-        }
+        },
+        optional=own_way,
     ),
     "smc": st.fixed_dictionaries(
         {
@@ -82,7 +90,8 @@ PARAMETERS: Mapping[str, st.SearchStrategy[dict[str, Any]]] = {
             "correlation": correlation,
             "steps": steps,
             "finish_steps": finish_steps,
-        }
+        },
+        optional=own_way,
     ),
 }
 

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 
 from sampling.events import Candidate, Round
+from sampling.grids import quadratic
+from sampling.interpolants import LINEAR, VP
+from sampling.kernels import step
 from sampling.noise import AddressedNoise
-from sampling.prediction import Prediction
+from sampling.prediction import Prediction, predict
 from sampling.strategies import make_strategy
 from sampling.strategies.generations import renoised, visits
 from tests.sampling.oracle import MIXTURE
@@ -112,6 +115,59 @@ def test_sop_adds_noise_as_the_forward_process_does() -> None:
     torch.testing.assert_close(children[0].x, a * x + math.sqrt(high**2 - (a * low) ** 2) * z)
 
 
+VP_SDE = {"interpolant": "vp", "kernel": "euler_maruyama", "grid": "quadratic"}
+
+
+def test_a_solve_takes_the_kernel_the_path_and_the_grid_that_are_named() -> None:
+    """A run of zero_order restated: each step has noise of its own, at address (step, 0, draw)."""
+    made = problem(60, seed=4, sampler={"steps": 5})
+    first, *_ = scored(rounds("zero_order", {"neighbours": 4, **VP_SDE}, made))
+    walk, noise = made.sampler, AddressedNoise(4, (2,))
+    assert (walk.interpolant, walk.kernel, walk.grid) == tuple(VP_SDE.values())
+    for candidate in first:
+        x = noise.draw(0, 0, candidate.draw)[None]
+        for number, (r, r_next) in enumerate(pairwise(walk.times[:-1]), start=1):
+            known = predict(MIXTURE.velocity, walk.path, x, [r])
+            x = step(walk, x, known, [r], [r_next], noise.draw(number, 0, candidate.draw)[None])
+        torch.testing.assert_close(candidate.x, x[0])
+        assert candidate.t_next == walk.times[-2]
+
+
+def test_sop_adds_noise_as_the_forward_process_of_its_path_does() -> None:
+    """On VP from low up to high: x' = a x + b z with a = alpha(high) / alpha(low)."""
+    parameters = {"steps": 1, "paths": 1, "interpolant": "vp"}
+    (parents, children, *_) = scored(rounds("sop", parameters, problem(32, seed=8)))
+    low, high = VP.at(0.19), VP.at(0.97)
+    parent = best_of(parents).prediction
+    x = low.alpha * parent.x0 + low.sigma * parent.eps
+    a = high.alpha / low.alpha
+    z = AddressedNoise(8, (2,)).draw(0, 1, 0)
+    expected = a * x + math.sqrt(high.sigma**2 - (a * low.sigma) ** 2) * z
+    torch.testing.assert_close(children[0].x, expected)
+
+
+WAYS = [
+    {"interpolant": "vp"},
+    {"kernel": "euler_maruyama"},
+    {"kernel": "ddim"},
+    {"interpolant": "vp", "kernel": "euler_maruyama"},
+    {"interpolant": "vp", "kernel": "ddim"},
+]
+"""On the even grid: the last step of the quadratic one is so long that its prediction is a mean of data."""
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_whatever_the_way_solves_end_where_the_data_is(way: dict[str, str]) -> None:
+    made = problem(200 * 40, seed=5, velocity=MIXTURE.velocity, sampler={"steps": 40})
+    parameters = {"correlation": 0.0, "neighbours": 200, **way}
+    ends = torch.stack([c.prediction.x0 for c in candidates(rounds("zero_order", parameters, made))])
+    truth = MIXTURE.draw(20_000, 0).float()
+    for moment in (1, 2):
+        values, expected = ends**moment, (truth**moment).mean(0)
+        errors = (values.mean(0) - expected).abs() / (values.std(0) / len(values) ** 0.5)
+        assert errors.max() < 4
+
+
 def test_evolution_breeds_the_elites_of_all_generations() -> None:
     parameters = {"generations": 4, "elites": 3, "finish_steps": 0}
     done = scored(rounds("evolution", parameters, problem(38)))
@@ -131,16 +187,27 @@ def test_renoising_keeps_the_data_and_a_part_of_the_noise() -> None:
     parents = [
         replace(parent, prediction=Prediction(data, noise)) for data, noise in zip(x0, eps, strict=True)
     ]
-    noise = (renoised(parents, 0.4, 0.7, z) - 0.6 * x0) / 0.4
+    noise = (renoised(LINEAR, parents, 0.4, 0.7, z) - 0.6 * x0) / 0.4
     assert noise.std().item() == pytest.approx(1, abs=0.03)
     assert (noise * eps).mean().item() == pytest.approx(0.7, abs=0.03)
-    torch.testing.assert_close(renoised(parents, 0.4, 1.0, z), 0.6 * x0 + 0.4 * eps)
+    torch.testing.assert_close(renoised(LINEAR, parents, 0.4, 1.0, z), 0.6 * x0 + 0.4 * eps)
+    there = VP.at(0.4)
+    torch.testing.assert_close(
+        renoised(VP, parents, 0.4, 1.0, z), there.alpha * x0 + there.sigma * eps, msg="on that path"
+    )
 
 
 def test_visits_stop_one_step_before_the_end() -> None:
-    made = problem(8)
+    made = problem(8, sampler={"steps": 5, "interpolant": "linear", "grid": "linear"})
     assert visits(made, 1.0, 0.2, 4) == pytest.approx((1.0, 0.8, 0.6, 0.4))
     assert visits(made, 0.5, 0.0, 1) == (0.5,)
+
+
+def test_on_another_grid_a_part_of_the_way_goes_at_its_pace() -> None:
+    made = problem(8, sampler={"steps": 4, "grid": "quadratic"})
+    whole = quadratic(4)
+    assert visits(made, 1.0, 0.0, 4) == whole[:-1]
+    assert visits(made, whole[1], 0.0, 3) == pytest.approx(whole[1:-1])
 
 
 @pytest.mark.parametrize(

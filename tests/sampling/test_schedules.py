@@ -30,7 +30,8 @@ def shifted(steps: int) -> tuple[float, ...]:
 
 
 def on(path: str, **given: Any) -> Problem:  # noqa: ANN401
-    return problem(30, sampler={"steps": 10, "interpolant": path}, **given)
+    sampler = {"steps": 10, "interpolant": path, "grid": "linear" if path == "linear" else "quadratic"}
+    return problem(30, sampler=sampler, **given)
 
 
 def on_linear(path: str, r: float) -> float:
@@ -90,7 +91,7 @@ def test_part_of_a_way_is_gone_at_the_models_pace(path: str) -> None:
 
 
 def test_the_solves_of_sop_and_evolution_go_at_the_models_pace() -> None:
-    made, own = on("vp", schedule=shifted), shifted(10)
+    made, own = on("linear", schedule=shifted), shifted(10)
     assert generations.visits(made, own[2], own[8], 3) == pytest.approx((own[2], own[4], own[6]))
     assert generations.visits(made, 0.5, 0.0, 1) == (0.5,)
 
