@@ -53,6 +53,16 @@ def test_it_is_best_of_n_at_the_same_nfe(desk: Desk) -> None:
     assert 0 < spent.seconds.model + spent.seconds.decode + spent.seconds.reward <= spent.seconds.total
 
 
+def test_a_search_of_runs_goes_the_way_that_is_named_and_its_baseline_the_models_own(desk: Desk) -> None:
+    named = {"interpolant": "vp", "kernel": "euler_maruyama", "grid": "quadratic"}
+    plain = desk.run(**BODY, search={"strategy": "best_of_n"})
+    other = BODY | {"sampler": BODY["sampler"] | named}
+    record = desk.run(**other, search={"strategy": "best_of_n"}, baseline=True)
+    result, baseline, *_ = compared(record)
+    assert plain.result
+    assert baseline.image.sha256 == plain.result.images[0].sha256 != result.images[0].sha256
+
+
 def test_a_guided_search_is_compared_with_an_unguided_one(desk: Desk) -> None:
     guided = BODY | {"sampler": BODY["sampler"] | {"reward_guidance": 30.0}}
     plain = desk.run(**BODY, search={"strategy": "best_of_n"})
