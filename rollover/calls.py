@@ -1,6 +1,7 @@
 """Every route as a value: what to send, and how to read the answer. The clients only carry them."""
 
 import base64
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from rollover.errors import InvalidArgumentError
 
 T = TypeVar("T")
 Reward = str | Mapping[str, Any]
+VISIBLE = re.compile(r"[\x21-\x7e]+")
+"""What a header can carry of a key."""
 Picture = bytes | Path
 """A PNG or JPEG file: its bytes, or where it is."""
 TraceFormat = Literal["json", "jsonl", "csv"]
@@ -71,17 +74,27 @@ def body_of(
     if reward is not None:
         body["reward"] = reward
     if nfe is not None:
-        body["budget"] = budget_of(nfe, body.get("budget", {}))
+        body["budget"] = budget_of(nfe, body.get("budget") or {})
     return body
 
 
 def budget_of(nfe: int | None, limits: Mapping[str, Any]) -> dict[str, Any]:
-    """A budget: what the caller said of it, and no more."""
+    """A budget: what the caller said of it, and no more.
+
+    Raises :class:`InvalidArgumentError` for limits that have no names.
+    """
+    if not isinstance(limits, Mapping):
+        raise InvalidArgumentError(
+            f"`budget` is {limits!r}: it is a dictionary of limits, such as {{'seconds': 30}}, beside `nfe`."
+        )
     return {**limits} if nfe is None else {**limits, "nfe": nfe}
 
 
 def in_base64(image: Picture) -> str:
     """A file's bytes, or those of the file at a path, in base64."""
+    if not isinstance(image, bytes | Path):
+        kind = type(image).__name__
+        raise InvalidArgumentError(f"An image is the bytes of a file or its pathlib.Path; this is a {kind}.")
     try:
         content = image if isinstance(image, bytes) else image.read_bytes()
     except OSError as error:
@@ -156,8 +169,17 @@ def events_path(job_id: str) -> str:
     return f"{_job(job_id)}/events"
 
 
+def visible(key: str, what: str) -> str:
+    """A key that a header can carry. Raises :class:`InvalidArgumentError` for another, not repeating it."""
+    if not VISIBLE.fullmatch(key):
+        raise InvalidArgumentError(
+            f"{what} has a blank, a line end or a character outside ASCII in it, which a header cannot carry."
+        )
+    return key
+
+
 def _headers(idempotency_key: str, hold: float | None) -> dict[str, str]:
-    headers = {"Idempotency-Key": idempotency_key}
+    headers = {"Idempotency-Key": visible(idempotency_key, "The idempotency key")}
     return headers if hold is None else {**headers, "Prefer": f"wait={int(hold)}"}
 
 

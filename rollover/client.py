@@ -71,7 +71,8 @@ def pause(attempt: int, error: Exception | None) -> float:
 def _options(base_url: str | None, api_key: str | None, timeout: float) -> dict[str, Any]:
     url = _address(base_url or default_url())
     secret = api_key or default_key()
-    headers = {"Authorization": f"Bearer {secret}"} if secret else {}
+    named = "The API key (`api_key`, or ROLLOVER_API_KEY)"
+    headers = {"Authorization": f"Bearer {calls.visible(secret, named)}"} if secret else {}
     local = url.host in {"127.0.0.1", "localhost", "::1"}
     # A proxy named in the environment cannot reach this machine's own loopback.
     return {"base_url": url, "headers": headers, "timeout": timeout, "trust_env": not local}
@@ -109,9 +110,9 @@ def _build(http: httpx.Client | httpx.AsyncClient, call: Call[Any]) -> httpx.Req
             headers=dict(call.headers),
             timeout=timeout,
         )
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise InvalidArgumentError(
-            f"The request has no form in JSON: numbers must be finite ({error})."
+            f"The request has no form in JSON: numbers must be finite and all values plain ({error})."
         ) from error
 
 

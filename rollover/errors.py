@@ -16,7 +16,7 @@ class ConnectionFailedError(RolloverError):
 
 
 class InvalidArgumentError(RolloverError, ValueError):
-    """An address that is none, or a value that JSON has no form for. Nothing was sent."""
+    """An address or a key that is none, or a value that JSON has no form for. Nothing was sent."""
 
 
 class UnexpectedAnswerError(RolloverError):
@@ -29,11 +29,15 @@ class WaitTimeoutError(RolloverError):
 
 @dataclass(frozen=True)
 class InvalidField:
-    """One field the server refused: where it is (a JSON pointer), why, and what would be allowed."""
+    """One field the server refused: where it is, why, and what would be allowed.
+
+    ``pointer`` is a JSON pointer into the body; ``parameter`` a query parameter or header, where it is one.
+    """
 
     pointer: str
     detail: str
     allowed: Any = None
+    parameter: str | None = None
 
 
 class ApiError(RolloverError):
@@ -96,6 +100,10 @@ class ConflictError(ApiError):
 class UnavailableError(ApiError):
     """The server cannot take this now; see ``retry_after``."""
 
+    def hints(self) -> Sequence[str]:
+        """When it can be tried again."""
+        return (f"Try again after {self.retry_after:g} s.",) if self.retry_after else ()
+
 
 _CLASSES: dict[int, type[ApiError]] = {
     400: InvalidRequestError,
@@ -134,7 +142,8 @@ def _line(error: InvalidField) -> str:
     """A refused field, with what is allowed unless the sentence names it already."""
     allowed = [str(value) for value in error.allowed or ()]
     told = all(value in error.detail for value in allowed)
-    return f"  {error.pointer or '/'}: {error.detail}" + ("" if told else f" Allowed: {', '.join(allowed)}.")
+    place = error.parameter or error.pointer or "/"
+    return f"  {place}: {error.detail}" + ("" if told else f" Allowed: {', '.join(allowed)}.")
 
 
 def _problem(response: httpx.Response) -> Mapping[str, Any]:
@@ -146,4 +155,9 @@ def _problem(response: httpx.Response) -> Mapping[str, Any]:
 
 
 def _field(entry: Mapping[str, Any]) -> InvalidField:
-    return InvalidField(str(entry.get("pointer", "")), str(entry.get("detail", "")), entry.get("allowed"))
+    return InvalidField(
+        pointer=str(entry.get("pointer", "")),
+        detail=str(entry.get("detail", "")),
+        allowed=entry.get("allowed"),
+        parameter=entry.get("parameter"),
+    )

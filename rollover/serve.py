@@ -73,10 +73,7 @@ class StackSettings:
             "start_timeout": float,
         }
         given = {name: environment.get(f"ROLLOVER_{name.upper()}") for name in readers}
-        try:
-            return cls(**{name: readers[name](text) for name, text in given.items() if text})
-        except ValueError as error:
-            raise StackError(f"A ROLLOVER_* setting cannot be read: {error}") from error
+        return cls(**{name: _read(name, text, readers[name]) for name, text in given.items() if text})
 
 
 @dataclass
@@ -258,6 +255,13 @@ def stopping_on_signals() -> Iterator[None]:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+def _read(name: str, text: str, reader: Callable[[str], Any]) -> Any:  # noqa: ANN401 -- each has its own type
+    try:
+        return reader(text)
+    except ValueError as error:
+        raise StackError(f"ROLLOVER_{name.upper()} is {text!r}, which is no number.") from error
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -231,6 +231,8 @@ def test_an_image_is_sent_as_it_is(client: Client, server: str, tmp_path: Path, 
         asyncio.run(sent())
     with pytest.raises(rollover.InvalidArgumentError, match=r"nowhere\.png cannot be read: No such file"):
         getattr(client, send)("a red circle", image=tmp_path / "nowhere.png")
+    with pytest.raises(rollover.InvalidArgumentError, match=r"its pathlib\.Path; this is a str"):
+        getattr(client, send)("a red circle", image=str(tmp_path / "photo.png"))
 
 
 def test_an_unknown_job_is_not_found(client: Client) -> None:
@@ -278,6 +280,35 @@ def test_a_number_that_json_does_not_have_is_refused(client: Client) -> None:
     with pytest.raises(rollover.InvalidArgumentError, match="finite"):
         client.submit("a red circle", budget={"target_reward": float("nan")})
     assert client.list().items == ()
+
+
+def test_a_value_that_json_has_no_form_for_is_refused(client: Client) -> None:
+    with pytest.raises(rollover.InvalidArgumentError, match="form in JSON"):
+        client.submit("a red circle", metadata={"tags": {"a", "b"}})
+    with pytest.raises(rollover.InvalidArgumentError, match=r"`budget` is 30: it is a dictionary"):
+        client.submit("a red circle", nfe=30, budget=30)
+    assert client.list().items == ()
+
+
+def test_limits_that_are_none_are_none(client: Client) -> None:
+    assert client.submit("a red circle", nfe=30, budget=None).request["budget"]["nfe"] == 30
+
+
+@pytest.mark.parametrize("key", ["rk_1\n", "rk_é", "rk 1"])
+def test_a_key_that_no_header_carries_is_refused_and_not_repeated(key: str, server: str) -> None:
+    for kind in (Client, AsyncClient):
+        with pytest.raises(rollover.InvalidArgumentError, match=r"ROLLOVER_API_KEY\) has .*line end") as said:
+            kind(server, api_key=key)
+        assert key not in str(said.value)
+    refused = pytest.raises(rollover.InvalidArgumentError, match=r"^The idempotency key has")
+    with Client(server) as client, refused:
+        client.submit("a red circle", idempotency_key=key)
+
+
+def test_a_parameter_that_is_refused_is_named(client: Client) -> None:
+    with pytest.raises(rollover.InvalidRequestError, match=r"\n  limit: .*100") as refused:
+        client.list(limit=1000)
+    assert [field.parameter for field in refused.value.errors] == ["limit"]
 
 
 def test_another_program_on_the_port_is_named(server: str) -> None:

@@ -150,6 +150,7 @@ def test_a_limit_is_an_error_that_says_when_to_try_again(keys: Keys, server: str
             client.submit("a red circle", nfe=100)
     assert refusal.value.code == "nfe_exhausted"
     assert refusal.value.retry_after
+    assert str(refusal.value).endswith(f"\nTry again after {refusal.value.retry_after:g} s.")
 
 
 @pytest.mark.parametrize("command", [["list"], ["revoke", "key_1"]])
