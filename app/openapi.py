@@ -44,6 +44,8 @@ def openapi_of(app: FastAPI, described: Callable[[], Schema], settings: Settings
         narrow(schemas, settings)
         for methods in described()["paths"].values():
             for operation in methods.values():
+                # FastAPI's own is the name of the function.
+                operation["summary"] = operation["description"].partition("\n")[0].rstrip(".")
                 for parameter in operation.get("parameters", []):
                     parameter["schema"] = without_null(parameter["schema"])
     return described()

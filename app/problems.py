@@ -92,19 +92,21 @@ def install(app: FastAPI) -> None:
 async def on_problem(request: Request, error: Exception) -> Response:
     """Answer an error that a service function raised."""
     assert isinstance(error, ProblemError)  # noqa: S101 (registered for it)
-    return problem_response(error.code, error.detail, **error.members, **for_openai(request, error))
+    return problem_response(error.code, error.detail, **error.members, **for_openai(request, error.detail))
 
 
 async def on_invalid_request(request: Request, error: Exception) -> Response:
     """Answer a submission that cannot be accepted."""
     assert isinstance(error, InvalidRequestError)  # noqa: S101 (registered for it)
     detail = "The submission cannot be used."
-    return problem_response("invalid_request", detail, errors=error.problems, **for_openai(request, error))
+    return problem_response(
+        "invalid_request", detail, errors=error.problems, **for_openai(request, str(error))
+    )
 
 
-def for_openai(request: Request, error: Exception) -> dict[str, Any]:
+def for_openai(request: Request, message: str) -> dict[str, Any]:
     """Return the member that OpenAI's clients show, and all they show, where one of them is asking."""
-    return {"message": str(error)} if request.url.path.startswith("/v1/images/") else {}
+    return {"message": message} if request.url.path.startswith("/v1/images/") else {}
 
 
 async def on_invalid_parameters(_request: Request, error: Exception) -> Response:
@@ -120,7 +122,8 @@ async def on_routing(request: Request, error: Exception) -> Response:
     code = ROUTING_CODES.get(error.status_code, "internal_error")
     detail = f"{request.method} {request.url.path[:200]} is not a route of this server."
     headers = {"Allow": ", ".join(allowed_methods(request))} if code == "method_not_allowed" else {}
-    return problem_response(code, detail, headers={**(error.headers or {}), **headers})
+    headers = {**(error.headers or {}), **headers}
+    return problem_response(code, detail, headers, **for_openai(request, detail))
 
 
 def allowed_methods(request: Request) -> list[str]:

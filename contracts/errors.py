@@ -39,7 +39,7 @@ ERRORS = MappingProxyType(
         ),
         "method_not_allowed": ErrorKind(405, "Method not allowed", "The `Allow` header names what is."),
         "wrong_state": ErrorKind(
-            409, "Wrong state", "The generation's status does not allow this; `status` holds it."
+            409, "Wrong state", "The generation's status does not allow this; `generation_status` holds it."
         ),
         "not_extendable": ErrorKind(
             409, "Not extendable", "The generation succeeded, but its search cannot go on; `detail` says why."
@@ -173,6 +173,14 @@ class Problem(BaseModel):
     generation_status: str | None = Field(default=None, description="`wrong_state` only")
 
 
+def in_words(problem: FieldProblem) -> str:
+    """Say where a problem is, what it is, and what is allowed, unless the detail names that already."""
+    allowed = problem.allowed or []
+    told = all(value in problem.detail for value in allowed)
+    more = "" if told else f" Allowed: {', '.join(allowed)}."
+    return f"{problem.pointer or problem.parameter or '/'}: {problem.detail}{more}"
+
+
 MOST_PROBLEMS = 20
 """Problems told of one request: a body made of wrong names would take a second and megabytes to answer."""
 
@@ -181,5 +189,5 @@ class InvalidRequestError(Exception):
     """A submission that cannot be accepted, with the problems found in it."""
 
     def __init__(self, problems: list[FieldProblem]) -> None:
-        super().__init__("; ".join(f"{p.pointer or p.parameter or '/'}: {p.detail}" for p in problems))
+        super().__init__("; ".join(map(in_words, problems)))
         self.problems = problems

@@ -7,12 +7,14 @@ from pydantic import Field, ValidationError
 
 from contracts.errors import FieldProblem, InvalidRequestError
 from contracts.names import did_you_mean
-from contracts.parsing import problem_of, told
+from contracts.parsing import belongs_to, problem_of, told
 from contracts.requests import MAX_IMAGES, GenerationRequest
 from contracts.search import Strict
 
 Auto = Literal["auto"]
 TRANSLATED = {"/num_images": "/n", "/width": "/size", "/height": "/size"}
+SIDES = {"/width": "The width m", "/height": "The height m"}
+"""How a detail that begins with "Must" begins where one field of OpenAI's has both."""
 OURS = GenerationRequest.model_fields.keys() - {"num_images", "width", "height", "previews", "image"}
 """Fields of a generation that may stand beside OpenAI's; the others have a name of OpenAI's, or none."""
 
@@ -84,11 +86,12 @@ def generation_fields(request: ImageRequest, rest: Mapping[str, Any]) -> dict[st
 def unknown_field(name: str, known: set[str]) -> FieldProblem:
     """Describe a field that is neither OpenAI's nor ours."""
     place = "/" + name.replace("~", "~0").replace("/", "~1")
-    detail = f"Unknown field '{name[:100]}'.{did_you_mean(name, known)}"
+    detail = f"Unknown field '{name[:100]}'.{belongs_to(name, known) or did_you_mean(name, known)}"
     return FieldProblem(pointer=place, detail=detail, allowed=sorted(known))
 
 
 def as_openai(problem: FieldProblem) -> FieldProblem:
     """Point a problem of the generation at the field that OpenAI has for it."""
     place = problem.pointer or ""
-    return problem.model_copy(update={"pointer": TRANSLATED.get(place, place)})
+    detail = SIDES[place] + problem.detail[1:] if place in SIDES else problem.detail
+    return problem.model_copy(update={"pointer": TRANSLATED.get(place, place), "detail": detail})

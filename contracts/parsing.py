@@ -1,6 +1,6 @@
 """From posted JSON to a request model, with problems a client can act on."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
@@ -10,7 +10,7 @@ from contracts.errors import MOST_PROBLEMS, FieldProblem, InvalidRequestError
 from contracts.names import did_you_mean
 from contracts.requests import Budget, GenerationRequest, RewardTerm
 from contracts.rewards import REWARD_PARAMS, REWARDS
-from contracts.search import STRATEGY_PARAMS, SamplerRequest, strategy_of
+from contracts.search import STRATEGY_PARAMS, RbfParams, SamplerRequest, strategy_of
 from contracts.webhooks import Webhook
 
 
@@ -49,7 +49,8 @@ def problem_of(
     if kind == "extra_forbidden":
         known = known_fields(keys[:-1], payload, root)
         name = str(keys[-1])
-        detail = f"Unknown field '{name[:100]}'.{did_you_mean(name, known)}"
+        hint = belongs_to(name, known) if len(keys) == 1 else ""
+        detail = f"Unknown field '{name[:100]}'.{hint or did_you_mean(name, known)}"
         return FieldProblem(pointer=pointer(keys), detail=detail, allowed=sorted(known))
     if kind == "union_tag_invalid":
         tag = str(context["tag"])
@@ -62,6 +63,16 @@ def problem_of(
     return FieldProblem(pointer=pointer(keys), detail=PLAIN.get(kind, f"{error['msg']}."))
 
 
+def belongs_to(name: str, known: Collection[str]) -> str:
+    """Return ` Did you mean 'budget.nfe'?` for a field of an object in a body, or an empty string."""
+    for place, model in SECTIONS.items():
+        if place in known and name in model.model_fields:
+            return f" Did you mean '{place}.{name}'?"
+    return ""
+
+
+SECTIONS: dict[str, type[BaseModel]] = {"budget": Budget, "search": RbfParams, "sampler": SamplerRequest}
+"""What is often looked for a level too high."""
 PLAIN = {
     "missing": "Is required.",
     "model_type": "Must be a JSON object.",

@@ -21,12 +21,15 @@ class Health(BaseModel):
     status: Literal["ok"] = "ok"
 
 
+# Monitors and load balancers often ask by HEAD.
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz")
 async def healthz() -> Health:
     """Say that the process lives; nothing else is looked at."""
     return Health()
 
 
+@router.head("/readyz", response_model=Health, include_in_schema=False)
 @router.get("/readyz", response_model=Health, responses=documented("not_ready"))
 async def readyz(services: ServicesDep) -> Health | Response:
     """Say whether generations can run now, and if not, why."""

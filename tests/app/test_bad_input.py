@@ -126,6 +126,9 @@ INVALID: list[tuple[str, str, str]] = [
     ('"search": {"plan_nfe": 201}', "/search/plan_nfe", "at most the budget of 200"),
     ('"webhook": {"url": "http://10.0.0.1"}', "/webhook/url", "inner address"),
     ('"a/b~c": 1', "/a~1b~0c", "Unknown field"),
+    ('"nfe": 30', "/nfe", "Did you mean 'budget.nfe'?"),
+    ('"strategy": "smc"', "/strategy", "Did you mean 'search.strategy'?"),
+    ('"steps": 5', "/steps", "Did you mean 'sampler.steps'?"),
     ('"[key]": 1', "/[key]", "Unknown field '[key]'"),
     ('"budget": {"[key]": 1}', "/budget/[key]", "Unknown field '[key]'"),
     ('"reward": {"name": "brightness", "params": {"²": 1}}', "/reward/params/²", "Unknown parameter '²'"),
@@ -324,7 +327,7 @@ def test_an_unknown_route(client: httpx.Client, path: str) -> None:
         ("PUT", "/v1/generations", "GET, POST"),
         ("PATCH", f"/v1/generations/{UNKNOWN_ID}", "DELETE, GET"),
         ("GET", f"/v1/generations/{UNKNOWN_ID}/cancel", "POST"),
-        ("POST", "/healthz", "GET"),
+        ("POST", "/healthz", "GET, HEAD"),
     ],
 )
 def test_another_method(client: httpx.Client, method: str, path: str, allow: str) -> None:

@@ -116,13 +116,32 @@ def test_a_search_that_fails_is_an_error_of_the_official_client(
     with working(redis, data_dir, fail), failure as refusal:
         client_of_openai.images.generate(prompt="good morning")
     assert refusal.value.code == "generation_failed"
-    with pytest.raises(openai.UnprocessableEntityError, match="/size: Must be 64"):
-        client_of_openai.images.generate(prompt="x", size="1024x1024")
     redis.flushall()
     with working(redis, data_dir, fail):
         stream = client_of_openai.images.generate(prompt="good morning", stream=True)
         with pytest.raises(openai.APIError, match="reward_failed"):
             list(stream)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"size": "1024x1024"}, "/size: The width must be 64 .* /size: The height must be 64"),
+        ({"model": "gpt-image-1"}, r"/model: Unknown model 'gpt-image-1'\. Allowed: shapes\."),
+        ({"style": "vivid"}, r"Unknown field 'style'\. Allowed: background, baseline, "),
+        ({"quality": "hd"}, r"/quality: Must be 'auto'\.$"),
+    ],
+)
+def test_the_official_client_shows_what_is_allowed(
+    client_of_openai: OpenAI, fields: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(openai.UnprocessableEntityError, match=words):
+        client_of_openai.images.generate(prompt="x", **fields)
+
+
+def test_the_official_client_shows_that_there_is_no_such_route(client_of_openai: OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="POST /v1/images/edits is not a route of this server"):
+        client_of_openai.images.edit(prompt="x", image=b"")
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -148,7 +167,8 @@ def test_a_client_that_leaves_cancels_its_search(client: httpx.Client, redis: An
     [
         ({"n": 17}, "/n", "less than or equal to 16"),
         ({"n": "2"}, "/n", "integer"),
-        ({"size": "1024x1024"}, "/size", "Must be 64"),
+        ({"size": "1024x1024"}, "/size", "The width must be 64"),
+        ({"nfe": 30}, "/nfe", "Did you mean 'budget.nfe'?"),
         ({"size": "big"}, "/size", "pattern"),
         ({"response_format": "url"}, "/response_format", "b64_json"),
         ({"quality": "hd"}, "/quality", "auto"),

@@ -139,6 +139,10 @@ def test_what_tells_of_the_server_alone_needs_no_key(
     for path in ("/healthz", "/docs", "/openapi.json"):
         assert client.get(path).status_code == 200
     assert client.get("/readyz").json()["code"] == "not_ready"
+    assert [(answer.status_code, answer.content) for answer in map(client.head, ("/healthz", "/readyz"))] == [
+        (200, b""),
+        (503, b""),
+    ]
 
 
 def test_an_open_server_ignores_a_key_it_does_not_need(client: httpx.Client) -> None:

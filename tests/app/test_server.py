@@ -139,6 +139,13 @@ def test_no_page_may_frame_the_studio(client: httpx.Client, path: str) -> None:
     assert headers["cache-control"] == "no-cache"
 
 
+def test_openapi_says_of_every_route_what_it_does(client: httpx.Client) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    said = {operation["summary"] for methods in paths.values() for operation in methods.values()}
+    assert "Say that the process lives; nothing else is looked at" in said
+    assert all(len(summary.split()) > 2 and not summary.endswith(".") for summary in said)
+
+
 def test_openapi_describes_the_body_and_its_references_resolve(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
     schemas = document["components"]["schemas"]
