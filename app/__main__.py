@@ -9,7 +9,7 @@ from app.main import create_app
 from contracts import tracing
 from contracts.logs import configure
 from contracts.rewards import tell_of_broken
-from contracts.settings import Settings
+from contracts.settings import Settings, in_words
 
 DRAIN_SECONDS = 5
 
@@ -19,8 +19,9 @@ def main() -> int:
     try:
         settings = Settings()
         app = create_app(settings)
-    except (ValidationError, ValueError) as error:
-        sys.stderr.write(f"rollover: {error}\n")
+    except ValueError as error:
+        told = in_words(error) if isinstance(error, ValidationError) else error
+        sys.stderr.write(f"rollover: {told}\n")
         return 2
     configure()
     tracing.configure("rollover-api")

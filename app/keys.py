@@ -15,7 +15,7 @@ from app.keyring import ApiKey, Keyring, Limits, new_key
 from contracts.keys import spent_key
 from contracts.names import did_you_mean
 from contracts.requests import PRIORITIES
-from contracts.settings import Settings
+from contracts.settings import Settings, in_words
 
 COLUMNS = ("id", "name", "created", "revoked", *Limits.model_fields, "nfe_today")
 
@@ -31,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with Redis.from_url(redis_url(), decode_responses=True) as redis:
             sys.stdout.write(f"{options.run(redis, options)}\n")
     except (RefusedError, RedisError, ValidationError) as error:
-        sys.stderr.write(f"rollover: {error}\n")
+        told = in_words(error) if isinstance(error, ValidationError) else error
+        sys.stderr.write(f"rollover: {told}\n")
         return 1
     return 0
 

@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from contracts.catalogue import ModelFacts
@@ -153,7 +153,7 @@ class Settings(BaseSettings):
         for name in self.models:
             if name not in self.entries:
                 hint = did_you_mean(name, self.entries) or f" There are {', '.join(sorted(self.entries))}."
-                raise ValueError(f"unknown model '{name}'.{hint}")
+                raise ValueError(f"ROLLOVER_MODELS: unknown model '{name}'.{hint}")
         return self
 
     @model_validator(mode="after")
@@ -172,7 +172,7 @@ class Settings(BaseSettings):
         for name in self.reward_paths:
             if name not in known and name not in BROKEN:
                 hint = did_you_mean(name, known) or f" There are {', '.join(known)}."
-                raise ValueError(f"reward_paths: no reward '{name}' takes a folder.{hint}")
+                raise ValueError(f"ROLLOVER_REWARD_PATHS: no reward '{name}' takes a folder.{hint}")
         return self
 
     @model_validator(mode="after")
@@ -240,9 +240,26 @@ class Settings(BaseSettings):
 
 
 def pairs(text: str) -> dict[str, str]:
-    """Read `name=value` pairs, comma separated."""
+    """Read `name=value` pairs, comma separated.
+
+    Raises:
+        ValueError: one is no pair.
+    """
     parts = [part.partition("=") for part in text.split(",") if part.strip()]
-    return {name.strip(): value.strip() for name, _, value in parts}
+    found = {name.strip(): value.strip() for name, _, value in parts}
+    if not all(name and value for name, value in found.items()):
+        raise ValueError(f"'{text}' is no list of name=value, comma separated")
+    return found
+
+
+def in_words(error: ValidationError) -> str:
+    """Say which variables of the environment are wrong, and why."""
+    told: list[str] = []
+    for each in error.errors(include_url=False):
+        name = "_".join(["ROLLOVER", *(str(step).upper() for step in each["loc"][:1])])
+        what = each["msg"].removeprefix("Value error, ")
+        told.append(f"{name}: {what}" if each["loc"] else what)
+    return "; ".join(told)
 
 
 def is_loopback(host: str) -> bool:

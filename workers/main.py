@@ -15,7 +15,7 @@ from contracts import tracing
 from contracts.beats import WorkerState
 from contracts.logs import configure
 from contracts.rewards import tell_of_broken
-from contracts.settings import Settings
+from contracts.settings import Settings, in_words
 from workers.beat import Beat
 from workers.berths import Berths
 from workers.hold import connect
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings, worker_settings = Settings(), WorkerSettings()
     except ValidationError as error:
-        return _refuse(f"a ROLLOVER_* setting is wrong: {error}", 2)
+        return _refuse(in_words(error), 2)
     if settings.reward_url and settings.reward_timeout_seconds >= worker_settings.hang_seconds:
         # The engine would be taken for hung before it could say that the service is.
         return _refuse("ROLLOVER_REWARD_TIMEOUT_SECONDS must be less than ROLLOVER_HANG_SECONDS", 2)

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from app.webhooks.deliverer import deliver
 from contracts.logs import configure
-from contracts.settings import Settings
+from contracts.settings import Settings, in_words
 
 
 def main() -> int:
@@ -16,7 +16,7 @@ def main() -> int:
     try:
         settings = Settings()
     except ValidationError as error:
-        sys.stderr.write(f"rollover: {error}\n")
+        sys.stderr.write(f"rollover: {in_words(error)}\n")
         return 2
     if settings.redis_url is None:
         sys.stderr.write("rollover: ROLLOVER_REDIS_URL is not set; `rollover serve` sets it\n")

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from contracts.resolution import accept
-from contracts.settings import Settings
+from contracts.settings import Settings, in_words
 
 
 @pytest.fixture(autouse=True)
@@ -60,3 +60,25 @@ def test_a_folder_for_no_reward_is_refused(monkeypatch: pytest.MonkeyPatch, valu
     monkeypatch.setenv("ROLLOVER_REWARD_PATHS", value)
     with pytest.raises(ValidationError, match=said):
         Settings()
+
+
+@pytest.mark.parametrize("value", ["pickscore", "pickscore=", "=/data/pick", "pickscore=/data/pick,hps"])
+def test_a_folder_without_its_reward_and_the_other_way_round_are_refused(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("ROLLOVER_REWARD_PATHS", value)
+    with pytest.raises(ValidationError) as refused:
+        Settings()
+    said = in_words(refused.value)
+    assert said == f"ROLLOVER_REWARD_PATHS: '{value}' is no list of name=value, comma separated"
+
+
+def test_what_is_wrong_is_told_by_the_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROLLOVER_PORT", "many")
+    monkeypatch.setenv("ROLLOVER_REDIS_URL", "http://x")
+    with pytest.raises(ValidationError) as refused:
+        Settings()
+    assert in_words(refused.value) == (
+        "ROLLOVER_REDIS_URL: a Redis URL starts with redis://, rediss://, unix://; "
+        "ROLLOVER_PORT: Input should be a valid integer, unable to parse string as an integer"
+    )

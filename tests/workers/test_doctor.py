@@ -275,7 +275,7 @@ def test_wrong_settings_are_named(own: Path, capsys: pytest.CaptureFixture[str])
     (own.parent / "models.toml").write_text(ENTRY.replace("[my-flux]", '[my-flux]\nquantisation = "int4"'))
     assert main([]) == 2
     said = capsys.readouterr().err
-    assert "doctor: a ROLLOVER_* setting is wrong" in said
+    assert said.startswith("doctor: ")
     assert "[my-flux] quantisation: Input should be 'none', 'fp8', 'int8' or 'nf4'" in said
 
 

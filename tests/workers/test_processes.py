@@ -152,7 +152,7 @@ def are_ready(redis: Redis) -> list[bool]:
             "worker: no Redis at 127.0.0.1:1/0: ",
         ),
         ("ROLLOVER_REDIS_URL", "", "ROLLOVER_REDIS_URL is not set"),
-        ("ROLLOVER_PORT", "many", "a ROLLOVER_* setting is wrong"),
+        ("ROLLOVER_PORT", "many", "worker: ROLLOVER_PORT: Input should be a valid integer"),
         ("ROLLOVER_REDIS_URL", "valkey://:hunter2@h:6379/0", "a Redis URL starts with"),
         ("ROLLOVER_WEBHOOK_SECRET", "hunter2", "at least 32"),
         ("ROLLOVER_HANG_SECONDS", "5", "must be less than ROLLOVER_HANG_SECONDS"),

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from contracts.models import Entry
-from contracts.settings import Settings
+from contracts.settings import Settings, in_words
 from workers.doctor.catalogue import Beside, looked_at
 from workers.doctor.machine import devices, findings
 from workers.doctor.report import Report, as_json, as_text
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         report = examine(Settings(), WorkerSettings())
     except ValidationError as error:
-        sys.stderr.write(f"doctor: a ROLLOVER_* setting is wrong: {error}\n")
+        sys.stderr.write(f"doctor: {in_words(error)}\n")
         return 2
     sys.stdout.write(as_json(report) if options.json else as_text(report))
     return 0 if report.ok else 1
