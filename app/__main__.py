@@ -2,40 +2,10 @@
 
 import sys
 
-import uvicorn
-from pydantic import ValidationError
+from contracts.signals import end_when_told
 
-from app.main import create_app
-from contracts import tracing
-from contracts.logs import configure
-from contracts.rewards import tell_of_broken
-from contracts.settings import Settings, in_words
+end_when_told()
 
-DRAIN_SECONDS = 5
+from app.program import main  # noqa: E402 -- what it imports takes a second
 
-
-def main() -> int:
-    """Read the settings from the environment and serve until a signal comes."""
-    try:
-        settings = Settings()
-        app = create_app(settings)
-    except ValueError as error:
-        told = in_words(error) if isinstance(error, ValidationError) else error
-        sys.stderr.write(f"rollover: {told}\n")
-        return 2
-    configure()
-    tracing.configure("rollover-api")
-    tell_of_broken()
-    uvicorn.run(
-        app,
-        host=settings.host,
-        port=settings.port,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-        log_config=None,
-        access_log=False,
-    )
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+sys.exit(main())

@@ -2,6 +2,10 @@
 
 import sys
 
-from workers.main import main
+from contracts.signals import end_when_told
+
+end_when_told()
+
+from workers.main import main  # noqa: E402 -- what it imports takes a second
 
 sys.exit(main())

@@ -6,14 +6,15 @@ Importing this has effects and is meant to: it is the program of that process.
 import contextlib
 import signal
 
-from contracts.models import ENTRIES
-from models.backend import ModelLoadError
-from models.modular import open_pipeline
-from workers import engine_process
-
 # A service manager may signal all processes of a worker at once: its supervisor alone decides who ends when.
+# Before what takes long to import, or the signal would end this process meanwhile.
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+from contracts.models import ENTRIES  # noqa: E402
+from models.backend import ModelLoadError  # noqa: E402
+from models.modular import open_pipeline  # noqa: E402
+from workers import engine_process  # noqa: E402
 
 # diffusers imports its families when a repository is first opened, which takes most of the time.
 # No weights are read and no device is touched.

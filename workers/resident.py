@@ -164,15 +164,9 @@ class Resident:
         self.kill()
         if self.berths and not self.berths.board(self.stopping, meanwhile):
             raise ToldToStopError
-        ours, theirs = CONTEXT.Pipe()
-        self._process = CONTEXT.Process(
-            target=self.program or run_engine, args=(theirs, self.spec), daemon=True
-        )
-        self._process.start()
-        theirs.close()
-        self._pipe = ours = cast("Connection[Any, Any]", ours)
+        pipe = self._fork()
         doing = "loads its model"
-        while isinstance(message := self._heard(ours, doing, meanwhile), Loaded | Asking):
+        while isinstance(message := self._heard(pipe, doing, meanwhile), Loaded | Asking):
             doing = "warms up"
             if isinstance(message, Loaded):
                 loaded()
@@ -184,6 +178,24 @@ class Resident:
             return message.device
         self.kill()
         raise EngineRefusedError(message.reason if isinstance(message, Refused) else str(message))
+
+    def _fork(self) -> "Connection[Any, Any]":
+        """Have the process; our end of the pipe to it. Returns once the libraries are imported."""
+        ours, theirs = CONTEXT.Pipe()
+        process = CONTEXT.Process(target=self.program or run_engine, args=(theirs, self.spec), daemon=True)
+        try:
+            process.start()
+        except (EOFError, OSError) as error:
+            ours.close()
+            raise self._not_started("the process that engines are forked from has ended") from error
+        finally:
+            theirs.close()
+        self._process, self._pipe = process, cast("Connection[Any, Any]", ours)
+        return self._pipe
+
+    def _not_started(self, why: str) -> Exception:
+        """What to raise where there is no engine: a signal to all of a worker's processes is no trouble."""
+        return ToldToStopError() if self.stopping.is_set() else EngineStartError(why)
 
     def _heard(self, pipe: "Connection[Any, Any]", doing: str, meanwhile: Callable[[], None]) -> object:
         """What a starting engine says next."""
@@ -202,7 +214,7 @@ class Resident:
         try:
             return pipe.recv()
         except (EOFError, OSError) as error:
-            raise EngineStartError(f"the engine ended while it loaded: {self._death()}") from error
+            raise self._not_started(f"the engine ended while it loaded: {self._death()}") from error
 
     def run(self, job_id: str, look: Callable[[], Order | None], lost: JobError | None = None) -> Ending:
         """Run a job on the engine until it ends, is given back, or the engine is lost.

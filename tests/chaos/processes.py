@@ -15,12 +15,18 @@ def children(pid: int) -> list[int]:
     return [int(each) for each in text.split()]
 
 
+def command_of(pid: int) -> str:
+    """What a process was started as; empty where it is gone."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    return ""
+
+
 def engine_of(worker: int) -> int | None:
     """The engine of a worker, the child of the server that engines are forked from; None without one."""
     for child in children(worker):
-        with contextlib.suppress(OSError):
-            if "forkserver" in Path(f"/proc/{child}/cmdline").read_text():
-                return next(iter(children(child)), None)
+        if "forkserver" in command_of(child):
+            return next(iter(children(child)), None)
     return None
 
 

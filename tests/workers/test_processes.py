@@ -1,6 +1,8 @@
 """Real worker processes: one killed, one told to stop, one that cannot start."""
 
+import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from contracts.events import CandidateEvent, Resumed, Started
 from contracts.jobs import Status
 from contracts.keys import WORKERS_KEY, trouble_key, worker_key
 from contracts.settings import Settings
-from tests.chaos.processes import engine_of
+from tests.chaos.processes import children, command_of, engine_of
 from tests.chaos.valkey import Valkey
 from tests.conftest import ENDLESS, running_valkey
 from tests.workers.conftest import Desk, Start, cancel, wait_for
@@ -80,6 +82,37 @@ def test_a_worker_told_to_stop_while_it_loads_ends_well_and_is_no_trouble(redis:
     assert worker.wait(timeout=60) == 0
     assert not redis.exists(trouble_key("shapes"))
     assert redis.scard(WORKERS_KEY) == 0
+
+
+def held(start: Start, folder: Path) -> "tuple[subprocess.Popen[bytes], int]":
+    """A worker, and the server that its engines are forked from, held up while that imports the libraries."""
+    path = str(Path(__file__).parents[1] / "held")
+    worker = start(PYTHONPATH=path, HELD_MODULE="models", HELD_FOLDER=str(folder))
+    wait_for((folder / "reached").exists)
+    [server] = [child for child in children(worker.pid) if "forkserver" in command_of(child)]
+    return worker, server
+
+
+def test_a_stop_of_all_processes_of_a_worker_at_once_is_no_trouble(
+    redis: Redis, start: Start, tmp_path: Path
+) -> None:
+    worker, server = held(start, tmp_path)
+    for pid in (server, worker.pid):
+        os.kill(pid, signal.SIGTERM)
+    time.sleep(0.2)
+    assert "forkserver" in command_of(server), "it ended by itself"
+    (tmp_path / "go").touch()
+    assert worker.wait(timeout=60) == 0
+    assert not redis.exists(trouble_key("shapes"))
+    assert redis.scard(WORKERS_KEY) == 0
+
+
+def test_a_worker_whose_engines_cannot_be_forked_says_so(redis: Redis, start: Start, tmp_path: Path) -> None:
+    worker, _ = held(start, tmp_path)
+    (tmp_path / "go").touch()
+    assert worker.wait(timeout=60) == 1
+    assert "the model cannot be loaded: " in (tmp_path / "workers.log").read_text()
+    assert redis.exists(trouble_key("shapes"))
 
 
 def test_a_worker_restarted_between_two_jobs_leaves_both_whole(desk: Desk, start: Start) -> None:

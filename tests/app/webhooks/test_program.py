@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from app.webhooks.__main__ import main
+from app.webhooks.program import main
 from contracts.keys import OUTBOX_KEY
 from tests.app.hand import Hand
 from tests.app.webhooks.conftest import SECRET
