@@ -1,7 +1,7 @@
 """One execution's hold on a job: every write goes through the fenced script, a lost hold writes nothing."""
 
 import logging
-import time
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -79,16 +79,21 @@ def pauses() -> Iterator[float]:
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
-def patiently(ask: Callable[[], T]) -> T:
-    """Ask Redis something that may be asked again, until it answers."""
+def patiently(ask: Callable[[], T], stopping: threading.Event | None = None) -> T:
+    """Ask Redis something that may be asked again, until it answers.
+
+    Raises:
+        redis.RedisError: it refused; or it is away, and `stopping` is set.
+    """
+    told = stopping or threading.Event()
     for pause in pauses():
         try:
             return ask()
         except redis.RedisError as error:
-            if not away(error):
+            if told.is_set() or not away(error):
                 raise
             log.warning("Redis is away: %s", error)
-            time.sleep(pause)
+            told.wait(pause)
     raise AssertionError
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import redis
 
@@ -29,6 +29,7 @@ START_PAUSES = (0.0, 1.0, 4.0, 15.0)
 """Seconds before each attempt to start an engine; after the last one the worker ends."""
 LONGEST_PAUSE = 30.0
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass
@@ -76,14 +77,26 @@ class Supervisor:
         return self.engine.stopping
 
     def run(self, job_id: str) -> Ending:
-        """Run a job to its final status, or give it back: never is it lost here."""
+        """Run a job to its final status, or give it back: never is it lost here.
+
+        Told to stop, this waits for no Redis that is away: the job is then given back as it is.
+        """
+        try:
+            return self._run(job_id)
+        except redis.RedisError as error:
+            if not (away(error) and self.stopping.is_set()):
+                raise
+            log.warning("%s is left as it is, Redis is away: %s", job_id, error)
+            return Ending.GIVEN_BACK
+
+    def _run(self, job_id: str) -> Ending:
         untaken, fence = 0, None
         hangs: list[str | None] = []
         while not self.stopping.is_set():
-            record = patiently(lambda: load(self.connection, job_id))
+            record = self._ask(lambda: load(self.connection, job_id))
             if record is None or record.status.final:
                 return Ending.DONE
-            if not patiently(partial(self.ours, job_id)):
+            if not self._ask(partial(self.ours, job_id)):
                 return Ending.OVERTAKEN
             losses = max(record.losses, untaken)
             lost = self._lost(hangs[-losses:], losses) if losses >= self.max_attempts else None
@@ -94,7 +107,7 @@ class Supervisor:
             if losses > 1 and self.stopping.wait(min(2.0 ** (losses - 2), LONGEST_PAUSE)):
                 break
             if not self._has_engine(partial(self._heed_cancel, record)):
-                if self.broken and patiently(partial(self._canceled, record)):
+                if self.broken and self._ask(partial(self._canceled, record)):
                     return Ending.DONE  # nobody may come who could make a result of its state
                 break
             self.show(WorkerState.BUSY)
@@ -102,13 +115,17 @@ class Supervisor:
             if ending is not Ending.LOST:
                 return ending
             hangs.append(self.engine.hung_in)
-            after = patiently(lambda: load(self.connection, job_id))
+            after = self._ask(lambda: load(self.connection, job_id))
             taken = after is None or after.attempts > record.attempts
             untaken = 0 if taken else untaken + 1
             fence = record.attempts + 1
         if fence is not None:
             self._requeue(job_id, fence)
         return Ending.GIVEN_BACK
+
+    def _ask(self, ask: Callable[[], T]) -> T:
+        """Ask Redis until it answers; `patiently`, but for a worker that must stop."""
+        return patiently(ask, self.stopping)
 
     def _execute(self, record: Record, lost: JobError | None) -> Ending:
         """Have the engine run a job once, or end it with the error of one that is lost."""
@@ -231,11 +248,14 @@ class Supervisor:
         """End a job with an error, `worker_lost` by default, unless it has ended.
 
         One whose cancel was asked for is canceled.
+
+        Raises:
+            redis.RedisError: this worker was told to stop while Redis was away, and nothing was ended.
         """
-        record = patiently(lambda: load(self.connection, job_id))
+        record = self._ask(lambda: load(self.connection, job_id))
         if record is None or record.status.final:
             return
-        patiently(lambda: self._end(record, error or worker_lost()))
+        self._ask(lambda: self._end(record, error or worker_lost()))
 
     def _end(self, record: Record, error: JobError | None = None) -> None:
         """End a job as its record stands, unless it has ended or another execution has taken it over.

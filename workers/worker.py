@@ -309,10 +309,9 @@ class GenerationWorker(SimpleWorker):
         """As RQ does; where no try is left, the client is told."""
         if execution is None:
             take_up_again(job)  # its worker vanished before it had begun
-        gone = not job.should_retry
+        if not job.should_retry:
+            self.supervisor.report_lost(job.id)  # first, or nobody would if this worker ended now
         super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
-        if gone:
-            self.supervisor.report_lost(job.id)
 
     def _take_up_again(
         self, job: Job, _kind: type[Exception], error: Exception, _trace: TracebackType | None

@@ -146,6 +146,21 @@ def test_an_unreadable_job_ends_as_lost_when_its_tries_are_used_up(
     assert record.error.code == "worker_lost"
 
 
+def test_a_job_whose_loss_cannot_be_told_is_not_forgotten(
+    desk: Desk, worker: GenerationWorker, raw: Redis, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = desk.submit()
+    raw.hset(f"rq:job:{job}", "data", b"\xff not json")
+
+    def away(*_: object) -> None:
+        raise redis_py.ConnectionError("gone")
+
+    monkeypatch.setattr(worker.supervisor, "report_lost", away)
+    worker.work(burst=True)
+    [(found, _)] = running(queue)
+    assert (found, status_of(queue, job)) == (job, JobStatus.STARTED)
+
+
 def test_an_abandoned_job_is_taken_over(
     desk: Desk, worker: GenerationWorker, raw: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
