@@ -179,7 +179,7 @@ def test_the_api_needs_no_machine_learning() -> None:
     ("environment", "words"),
     [
         ({}, "ROLLOVER_REDIS_URL is not set"),
-        ({"ROLLOVER_REDIS_URL": "redis://x", "ROLLOVER_PORT": "x"}, "port"),
+        ({"ROLLOVER_REDIS_URL": "redis://x", "ROLLOVER_PORT": "x"}, "ROLLOVER_PORT: Input"),
         ({"ROLLOVER_REDIS_URL": "redis://x", "ROLLOVER_MODELS": "shape"}, "Did you mean 'shapes'?"),
         ({"ROLLOVER_REDIS_URL": "http://x"}, "Redis URL"),
     ],
