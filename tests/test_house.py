@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -101,6 +102,12 @@ def test_every_package_is_held_by_the_arrows_and_typed() -> None:
     assert found == set(tools["importlinter"]["root_packages"])
     assert found - installed == {"benchmarks"}
     assert found <= set(tools["pyright"]["include"])
+
+
+def test_what_is_cited_is_this_version() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    told = [cited[field] for field in ("title", "version", "license")]
+    assert told == ["Rollover", *(PROJECT["project"][field] for field in ("version", "license"))]
 
 
 def test_the_lock_satisfies_every_requirement() -> None:
