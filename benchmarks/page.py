@@ -1,6 +1,7 @@
 """docs/search.md: a template whose figures come of the cells, and whose claims are held against them."""
 
 import math
+import re
 import statistics
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ class Mean:
 
     def __str__(self) -> str:
         """As in a sentence: ".039 ± .016"."""
-        return f"{self.mean:.3f} ± {self.error:.3f}".replace("0.", ".")
+        return re.sub(r"\b0\.", ".", f"{self.mean:.3f} ± {self.error:.3f}")
 
     @property
     def errors(self) -> float:
@@ -138,10 +139,10 @@ class Figures:
         return all(getattr(gain, value).ahead for gain in gains for value in values)
 
     def leads(self, nfe: int, value: str, reward: str = REWARDS[0]) -> bool:
-        """Whether no mean of this value in the table of all strategies is higher than the default's."""
+        """Whether the default's mean of this value is above all others in the table of all strategies."""
         methods = report.common(self.done, reward, nfe, [*MAIN]).results
         means = {name: statistics.fmean(report.column(own, VALUES[value])) for name, own in methods.items()}
-        return means[OURS] == max(means.values())
+        return means.pop(OURS) > max(means.values())
 
     def mean(self, method: str, nfe: int, reward: str = REWARDS[0]) -> Mean:
         """A method's given reward in the table of all strategies."""

@@ -18,6 +18,7 @@ LINES = {
     "rbf": "C3",
     "rbf, upstream": "C1",
     "svdd": "C0",
+    "svdd, 1 chain": "C9",
     "evolution": "C4",
     "local search at t = 1": "C2",
     "best_of_n, 1 step": "C7",

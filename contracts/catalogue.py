@@ -107,7 +107,7 @@ STRATEGIES: Mapping[str, StrategyFacts] = MappingProxyType(
     {
         facts.name: facts
         for facts in (
-            StrategyFacts(name="base", title="One deterministic run: no search"),
+            StrategyFacts(name="base", title="One run: no search"),
             StrategyFacts(name="best_of_n", title="The best of as many runs as the budget buys"),
             StrategyFacts(name="rbf", title="Rollover Budget Forcing (arXiv 2503.19385)"),
             StrategyFacts(

@@ -81,7 +81,7 @@ class StrategyParams(Strict):
 
 
 class BaseParams(StrategyParams):
-    """One deterministic run of the model: no search."""
+    """One run of the model: no search."""
 
     own_way: ClassVar[bool] = True
 
@@ -93,7 +93,7 @@ class BaseParams(StrategyParams):
 
 
 class BestOfNParams(StrategyParams):
-    """As many deterministic runs as the budget pays for, the best by the reward kept."""
+    """As many runs as the budget pays for, the best by the reward kept."""
 
     own_way: ClassVar[bool] = True
 
@@ -212,7 +212,7 @@ class ZeroOrderParams(StrategyParams):
     strategy: Literal["zero_order"] = "zero_order"
     steps: Steps | None = Field(
         default=None,
-        description="of each deterministic run; 1: the one-step prediction judges; default the sampler's",
+        description="of each run; 1: the one-step prediction judges; default the sampler's",
     )
     neighbours: Count = Field(default=4, description="runs in a generation")
     correlation: Correlation = Field(default=0.95, description="of a neighbour's noise with the best one's")

@@ -248,7 +248,7 @@ def pairs(text: str) -> dict[str, str]:
     parts = [part.partition("=") for part in text.split(",") if part.strip()]
     found = {name.strip(): value.strip() for name, _, value in parts}
     if not all(name and value for name, value in found.items()):
-        raise ValueError(f"'{text}' is no list of name=value, comma separated")
+        raise ValueError("is no list of name=value, comma separated")
     return found
 
 

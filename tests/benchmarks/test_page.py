@@ -60,6 +60,7 @@ def test_a_name_that_the_template_gets_wrong_is_an_error(done: Cells) -> None:
 
 
 def test_level_and_ahead_are_told_by_two_errors() -> None:
+    assert str(Mean(10.5, 0.25)) == "10.500 ± .250"
     assert Mean(0.02, 0.01).ahead
     assert not Mean(0.019, 0.01).ahead
     assert Mean(-0.019, 0.01).level

@@ -164,7 +164,7 @@ def test_a_quoted_plan_is_the_strategys(steps: int, nfe: int, search: dict[str, 
     assert quoted.nfe + quoted.nfe_unspent == nfe
 
 
-def made_of(resolved: ResolvedRequest) -> tuple[Problem, dict[str, Any]]:
+def made_of(resolved: ResolvedRequest) -> tuple[Problem, dict[str, object]]:
     """What a worker would search, on a model that costs next to nothing, and the strategy's parameters."""
     verdicts = count()
     made = Problem(
@@ -175,7 +175,7 @@ def made_of(resolved: ResolvedRequest) -> tuple[Problem, dict[str, Any]]:
         nfe=resolved.budget.nfe,
         sampler=Sampler(**resolved.sampler.model_dump()),
     )
-    return made, resolved.search.model_dump(exclude={"strategy"})
+    return made, resolved.search.parameters(resolved.sampler)
 
 
 @pytest.mark.parametrize(("steps", "search"), with_steps(((2,), (4,), (7,)), SEARCHES), ids=str)

@@ -70,7 +70,7 @@ def test_a_folder_without_its_reward_and_the_other_way_round_are_refused(
     with pytest.raises(ValidationError) as refused:
         Settings()
     said = in_words(refused.value)
-    assert said == f"ROLLOVER_REWARD_PATHS: '{value}' is no list of name=value, comma separated"
+    assert said == "ROLLOVER_REWARD_PATHS: is no list of name=value, comma separated"
 
 
 def test_what_is_wrong_is_told_by_the_variables(monkeypatch: pytest.MonkeyPatch) -> None:
