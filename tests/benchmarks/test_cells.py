@@ -16,8 +16,9 @@ CELLS = {
     ),
     Cell("object_count", 50, "rbf", 0, 2): Result(1.0, 0.0, 50, "", "25.9.16"),
 }
-IDLE = {*(f"benchmarks/{name}.py" for name in ("cells", "pictures", "report", "search", "tables"))}
-IDLE |= {"models/rewards/protocol.py"}
+IDLE = {
+    f"benchmarks/{name}.py" for name in ("cells", "page", "pictures", "plots", "report", "search", "tables")
+} | {"models/rewards/protocol.py"}
 """What is loaded, and cannot change what a search finds. What can of models/*.py, `DECIDES` names."""
 
 
