@@ -179,7 +179,7 @@ class Settings(BaseSettings):
     def scoring_service_can_be_reached(self) -> Self:
         """Refuse a scoring service at no URL, or at an inner address that is not allowed."""
         if self.scoring is None and self.reward_token:
-            raise ValueError("reward_token: there is no ROLLOVER_REWARD_URL to send it to")
+            raise ValueError("ROLLOVER_REWARD_TOKEN: there is no ROLLOVER_REWARD_URL to send it to")
         return self
 
     @property
@@ -190,7 +190,7 @@ class Settings(BaseSettings):
         try:
             return destination(self.reward_url, self.reward_networks, "ROLLOVER_REWARD_NETWORKS")
         except ValueError as error:
-            raise ValueError(f"reward_url: {error}") from None
+            raise ValueError(f"ROLLOVER_REWARD_URL: {error}") from None
 
     @cached_property
     def entries(self) -> Mapping[str, Entry]:
@@ -248,7 +248,7 @@ def pairs(text: str) -> dict[str, str]:
     parts = [part.partition("=") for part in text.split(",") if part.strip()]
     found = {name.strip(): value.strip() for name, _, value in parts}
     if not all(name and value for name, value in found.items()):
-        raise ValueError("is no list of name=value, comma separated")
+        raise ValueError("must be name=value, comma separated")
     return found
 
 

@@ -70,7 +70,7 @@ def test_a_folder_without_its_reward_and_the_other_way_round_are_refused(
     with pytest.raises(ValidationError) as refused:
         Settings()
     said = in_words(refused.value)
-    assert said == "ROLLOVER_REWARD_PATHS: is no list of name=value, comma separated"
+    assert said == "ROLLOVER_REWARD_PATHS: must be name=value, comma separated"
 
 
 def test_what_is_wrong_is_told_by_the_variables(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,3 +82,17 @@ def test_what_is_wrong_is_told_by_the_variables(monkeypatch: pytest.MonkeyPatch)
         "ROLLOVER_REDIS_URL: a Redis URL starts with redis://, rediss://, unix://; "
         "ROLLOVER_PORT: Input should be a valid integer, unable to parse string as an integer"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("ROLLOVER_REWARD_TOKEN", "s3cret"), ("ROLLOVER_REWARD_URL", "ftp://scores.example")]
+)
+def test_what_is_wrong_of_two_settings_together_is_told_by_the_variable_too(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError) as refused:
+        Settings()
+    said = in_words(refused.value)
+    assert said.startswith(f"{name}: ")
+    assert value not in said
