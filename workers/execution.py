@@ -175,14 +175,16 @@ class Execution:
             self.runner.enter(Stage.FINISHING)
         try:
             self._begin()
-            if record.cancel_requested and self._standing is None:
-                self._end(canceled_event(record), Status.CANCELED, usage=record.usage_so_far("canceled"))
+            if self._ended_unbegun():
                 return
             with tracing.span("load"):
                 self._search = self._opened()
             if self.lost:
                 self._fail(self.lost)
                 return
+            if self._ended_unbegun():
+                return
+            self.runner.enter(Stage.SEARCHING)
             with self._publisher:
                 outcome = self._searched(self._search)
                 self.runner.enter(Stage.FINISHING)
@@ -201,6 +203,14 @@ class Execution:
                 raise
             log.exception("%s failed", record.id)
             self._fail(self.lost or job_error(error))
+
+    def _ended_unbegun(self) -> bool:
+        """End the job where its cancel came before it had a state to make a result of; whether so."""
+        if self._standing or not self._told(Order.CANCEL):
+            return False
+        record = self.hold.record
+        self._end(canceled_event(record), Status.CANCELED, usage=record.usage_so_far("canceled"))
+        return True
 
     @property
     def _ended_before(self) -> StopReason | None:

@@ -84,8 +84,10 @@ class Tick:
 
 
 class Stage(StrEnum):
-    """From the engine: what the job has come to. It searches until something else is said."""
+    """From the engine: what the job has come to. It loads until something else is said."""
 
+    LOADING = "loading"
+    """What it needs is made ready, its rewards among it: until then nothing can be shown."""
     SEARCHING = "searching"
     """The search or its baseline runs, and heeds orders at each step."""
     FINISHING = "finishing"

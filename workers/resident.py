@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from typing import Any, cast
@@ -83,7 +84,8 @@ class Watch:
 class Grace:
     """Tells an order that is not heeded in time.
 
-    A cancel asks for the result: while that is made, it is heeded. Whoever stops a worker waits for nothing.
+    A cancel asks for the result: while that is made, or what it takes is loaded, it is heeded. Whoever stops
+    a worker waits for nothing.
 
     Args:
         seconds: that it may take.
@@ -91,13 +93,13 @@ class Grace:
 
     seconds: float
     order: Order | None = None
-    stage: Stage = Stage.SEARCHING
+    stage: Stage = Stage.LOADING
     since: float = 0.0
 
     @property
     def over(self) -> bool:
         """Whether the order has not been heeded for too long."""
-        if self.order is None or (self.order is Order.CANCEL and self.stage is Stage.FINISHING):
+        if self.order is None or (self.order is Order.CANCEL and self.stage is not Stage.SEARCHING):
             return False
         return time.monotonic() - self.since > self.seconds
 
@@ -216,12 +218,13 @@ class Resident:
         except (EOFError, OSError) as error:
             raise self._not_started(f"the engine ended while it loaded: {self._death()}") from error
 
-    def run(self, job_id: str, look: Callable[[], Order | None], lost: JobError | None = None) -> Ending:
+    def run(self, job_id: str, look: Callable[[Stage], Order | None], lost: JobError | None = None) -> Ending:
         """Run a job on the engine until it ends, is given back, or the engine is lost.
 
         Args:
             job_id: the job.
-            look: what the job's record and this worker want of it; may raise redis' errors.
+            look: told what the job has come to, what its record and this worker want of it; may raise redis'
+                errors.
             lost: see `Run`.
         """
         assert self._pipe is not None  # noqa: S101 -- `start` comes first
@@ -243,7 +246,7 @@ class Resident:
                         grace.enter(message)
                     else:
                         watch.step()
-                wanted = self._look(look, watch)
+                wanted = self._look(partial(look, grace.stage), watch)
                 if wanted and wanted is not grace.order:
                     self._pipe.send(Heed(job_id, wanted))
                     grace.give(wanted)

@@ -20,7 +20,7 @@ from contracts.logs import bound
 from contracts.transitions import WRITE_SCRIPT, write_args, write_keys
 from workers.counts import Counts
 from workers.hold import away, load, patiently
-from workers.messages import Ending, Order
+from workers.messages import Ending, Order, Stage
 from workers.resident import POLL, EngineRefusedError, EngineStartError, Resident, ToldToStopError
 from workers.store import ArtifactStore
 from workers.trouble import tell
@@ -137,7 +137,7 @@ class Supervisor:
             tracing.span("execution", above, generation=record.id, attempt=attempt) as span,
         ):
             began = time.monotonic()
-            ending = self.engine.run(record.id, lambda: self.wanted(record.id), lost)
+            ending = self.engine.run(record.id, partial(self.wanted, record.id), lost)
             span.note(ending=ending.value, worker=self.worker)
             log.info("execution %s", ending, extra={"facts": {"seconds": round(time.monotonic() - began, 3)}})
             return ending
@@ -146,11 +146,21 @@ class Supervisor:
         """The record of a job as it is stored; empty where there is none."""
         return cast("dict[str, str]", self.connection.hgetall(job_key(job_id)))
 
-    def wanted(self, job_id: str) -> Order | None:
+    def wanted(self, job_id: str, stage: Stage) -> Order | None:
         """What is asked of the running job. Redis keeps a cancel until it is heeded: it cannot be missed."""
         if self.stopping.is_set():
             return Order.GIVE_BACK
-        return Order.CANCEL if self._cancel_requested(job_id) else None
+        if not self._cancel_requested(job_id):
+            return None
+        if stage is Stage.LOADING:
+            self._end_unbegun(job_id)
+        return Order.CANCEL
+
+    def _end_unbegun(self, job_id: str) -> None:
+        """End a canceled job that has nothing to show; its engine sees that once it has loaded."""
+        record = load(self.connection, job_id)
+        if record and not (record.status.final or record.checkpoint or record.progress.spent):
+            self._end(record)
 
     def _cancel_requested(self, job_id: str) -> bool:
         return cast("str | None", self.connection.hget(job_key(job_id), "cancel_requested")) == "1"

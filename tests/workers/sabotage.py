@@ -24,7 +24,7 @@ plan: Path | None = None
 
 
 def order(folder: Path, **plan: object) -> None:
-    """Have the reward do something at its call number `at`: `die`, `hang`, `fault`, `slow` or `wait`."""
+    """Have the reward `die`, `hang`, `fault`, be `slow` or `wait` at call number `at`; 0: as it is loaded."""
     (folder / FILE).write_text(json.dumps(plan))
 
 
@@ -63,17 +63,21 @@ class Sabotaged(Brightness):
     def __init__(self, device: torch.device | str = "cpu") -> None:
         super().__init__(device)
         self.calls = 0
+        self._misbehave(ordered())
 
     def score(self, images: Tensor, prompt: str) -> Tensor:
         self.calls += 1
         told = ordered()
         if "slow" in told:
             time.sleep(told["slow"])
+        self._misbehave(told)
+        return super().score(images, prompt)
+
+    def _misbehave(self, told: dict[str, Any]) -> None:
         if told.get("at") == self.calls:
             if told.get("once") and plan:
                 plan.unlink()
             misbehave(told["how"])
-        return super().score(images, prompt)
 
 
 def misbehave(how: str) -> None:

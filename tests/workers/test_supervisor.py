@@ -307,8 +307,8 @@ def test_a_cancel_ends_the_job_within_a_step(
 ) -> None:
     look, seen = supervisor.wanted, list[Order | None]()
 
-    def wanted(job_id: str) -> Order | None:
-        seen.append(look(job_id))
+    def wanted(job_id: str, stage: Stage) -> Order | None:
+        seen.append(look(job_id, stage))
         return seen[-1]
 
     monkeypatch.setattr(supervisor, "wanted", wanted)
@@ -345,6 +345,46 @@ def test_a_step_that_does_not_heed_a_cancel_is_killed_and_the_best_is_kept(
     assert told_once(desk, job)
 
 
+def test_a_cancel_ends_a_job_whose_reward_loads_and_leaves_its_engine_alone(
+    desk: Desk, supervisor: Supervisor, tmp_path: Path
+) -> None:
+    impatient(supervisor, grace_seconds=1)
+    sabotage.order(tmp_path, at=0, how="wait")
+    job = desk.submit(**BODY)
+    running = Meanwhile(supervisor, job)
+    until(lambda: desk.record(job).status is Status.RUNNING)
+    engine = supervisor.engine.pid
+    cancel(desk, job)
+    until(lambda: desk.record(job).status is Status.CANCELED)
+    time.sleep(1.5)
+    (tmp_path / sabotage.FILE).unlink()
+    assert running.join() is Ending.DONE
+    assert supervisor.engine.pid == engine
+    assert [event.type for event in desk.events(job)] == ["queued", "started", "canceled"]
+    assert desk.record(job).usage is None
+
+
+def test_a_cancel_keeps_the_best_so_far_where_its_reward_must_be_loaded_again(
+    desk: Desk, supervisor: Supervisor, tmp_path: Path
+) -> None:
+    impatient(supervisor, grace_seconds=1)
+    sabotage.order(tmp_path, slow=1)
+    job = desk.submit(**BODY)
+    running = Meanwhile(supervisor, job)
+    until(lambda: desk.record(job).checkpoint)
+    assert supervisor.engine.pid
+    sabotage.order(tmp_path, at=0, how="wait")
+    os.kill(supervisor.engine.pid, signal.SIGKILL)
+    until(lambda: any(isinstance(event, Resumed) for event in desk.events(job)))
+    cancel(desk, job)
+    time.sleep(1.5)
+    (tmp_path / sabotage.FILE).unlink()
+    assert running.join() is Ending.DONE
+    record = desk.record(job)
+    assert (record.status, record.attempts) == (Status.CANCELED, 2)
+    assert record.result
+
+
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_result_that_takes_longer_than_the_grace_is_waited_for(
     desk: Desk, supervisor: Supervisor, tmp_path: Path, *, killed: bool
@@ -368,7 +408,7 @@ def test_a_result_that_takes_longer_than_the_grace_is_waited_for(
     assert record.result.images[0].held_out
 
 
-def test_a_cancel_need_not_be_heeded_by_what_makes_the_result_and_a_stop_must(
+def test_a_cancel_need_not_be_heeded_by_what_loads_or_makes_the_result_and_a_stop_must(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = [0.0]
@@ -381,6 +421,9 @@ def test_a_cancel_need_not_be_heeded_by_what_makes_the_result_and_a_stop_must(
     grace = Grace(seconds=5)
     assert not overdue(grace)
     grace.give(Order.CANCEL)
+    assert not overdue(grace)
+    grace.enter(Stage.SEARCHING)
+    assert not grace.over
     assert overdue(grace)
     grace.enter(Stage.FINISHING)
     assert not overdue(grace)

@@ -155,6 +155,7 @@ def test_a_job_whose_loss_cannot_be_told_is_not_forgotten(
     def away(*_: object) -> None:
         raise redis_py.ConnectionError("gone")
 
+    monkeypatch.setattr(worker.supervisor, "mend", lambda: True)
     monkeypatch.setattr(worker.supervisor, "report_lost", away)
     worker.work(burst=True)
     [(found, _)] = running(queue)
