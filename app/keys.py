@@ -31,8 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with Redis.from_url(redis_url(), decode_responses=True) as redis:
             sys.stdout.write(f"{options.run(redis, options)}\n")
     except (RefusedError, RedisError, ValidationError) as error:
-        told = in_words(error) if isinstance(error, ValidationError) else error
-        sys.stderr.write(f"rollover: {told}\n")
+        sys.stderr.write(f"rollover: {in_words(error)}\n")
         return 1
     return 0
 

@@ -3,7 +3,6 @@
 import sys
 
 import uvicorn
-from pydantic import ValidationError
 
 from app.main import create_app
 from contracts import tracing
@@ -20,8 +19,7 @@ def main() -> int:
         settings = Settings()
         app = create_app(settings)
     except ValueError as error:
-        told = in_words(error) if isinstance(error, ValidationError) else error
-        sys.stderr.write(f"rollover: {told}\n")
+        sys.stderr.write(f"rollover: {in_words(error)}\n")
         return 2
     configure()
     tracing.configure("rollover-api")

@@ -252,8 +252,10 @@ def pairs(text: str) -> dict[str, str]:
     return found
 
 
-def in_words(error: ValidationError) -> str:
-    """Say which variables of the environment are wrong, and why."""
+def in_words(error: Exception) -> str:
+    """Say which variables of the environment are wrong, and why; of another error what it says itself."""
+    if not isinstance(error, ValidationError):
+        return str(error)
     told: list[str] = []
     for each in error.errors(include_url=False):
         name = "_".join(["ROLLOVER", *(str(step).upper() for step in each["loc"][:1])])

@@ -18,7 +18,7 @@ from contracts.errors import InvalidRequestError
 from contracts.models import ENTRIES, Entry
 from contracts.requests import ResolvedRequest
 from contracts.resolution import accept
-from contracts.settings import Settings
+from contracts.settings import Settings, in_words
 from models.backend import ModelLoadError
 from models.registry import UnknownNameError, lookup
 from models.shapes.captions import CALIBRATION, captions
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         UnknownNameError,
         JobFailedError,
     ) as error:
-        sys.stderr.write(f"calibrate: {error}\n")
+        sys.stderr.write(f"calibrate: {in_words(error)}\n")
         return 1
     return 0
 

@@ -5,16 +5,21 @@ import sys
 from typing import cast
 
 import redis
+from pydantic import ValidationError
 
 from contracts.beats import WorkerBeat
 from contracts.keys import WORKERS_KEY, worker_key
-from contracts.settings import Settings
+from contracts.settings import Settings, in_words
 from workers.hold import away, connect
 
 
 def main() -> int:
     """The exit code: 0 where a worker of this host lives, or where Redis is away and so nobody can tell."""
-    redis_url = Settings().redis_url
+    try:
+        redis_url = Settings().redis_url
+    except ValidationError as error:
+        sys.stderr.write(f"{in_words(error)}\n")
+        return 1
     if redis_url is None:
         sys.stderr.write("ROLLOVER_REDIS_URL is not set\n")
         return 1

@@ -18,7 +18,7 @@ from contracts.rewards import tell_of_broken
 from contracts.settings import Settings, in_words
 from workers.beat import Beat
 from workers.berths import Berths
-from workers.hold import connect
+from workers.hold import away, connect
 from workers.messages import Spec
 from workers.resident import EngineStartError, Resident, ToldToStopError
 from workers.settings import WorkerSettings
@@ -46,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     try:
         return work(options.model or settings.models[0], settings.redis_url, settings, worker_settings)
-    except redis.ConnectionError as error:
+    except redis.RedisError as error:
+        if not away(error):
+            raise
         return _refuse(f"no Redis at {settings.redis_url.partition('?')[0].rpartition('@')[2]}: {error}", 1)
     except EngineStartError as error:
         return _refuse(f"the model cannot be loaded: {error}", 1)

@@ -9,7 +9,7 @@ from huggingface_hub import constants
 
 from contracts.models import Entry
 from contracts.names import did_you_mean
-from contracts.settings import Settings
+from contracts.settings import Settings, in_words
 from models.sizes import readable
 from models.weights import BrokenFileError, header
 from workers import hub
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         pull(model, entry_of(model))
     except (HubError, BrokenFileError, ValueError) as error:
-        sys.stderr.write(f"pull: {error}\n")
+        sys.stderr.write(f"pull: {in_words(error)}\n")
         return 1
     return 0
 

@@ -7,6 +7,7 @@ import pytest
 from redis import Redis
 
 from contracts.keys import WORKERS_KEY
+from workers import calibrate, pull
 from workers.beat import Beat
 from workers.health import main
 
@@ -49,3 +50,17 @@ def test_a_worker_without_redis_is_not_healthy(
     monkeypatch.delenv("ROLLOVER_REDIS_URL", raising=False)
     assert main() == 1
     assert "ROLLOVER_REDIS_URL is not set" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("program", ["health", "pull", "calibrate"])
+def test_a_wrong_setting_is_told_by_its_variable(
+    program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ROLLOVER_PORT", "many")
+    run = {
+        "health": main,
+        "pull": lambda: pull.main(["shapes"]),
+        "calibrate": lambda: calibrate.main(["shapes"]),
+    }
+    assert run[program]() == 1
+    assert "ROLLOVER_PORT: Input should be a valid integer" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.chaos.processes import children, command_of, engine_of
 from tests.chaos.valkey import Valkey
 from tests.conftest import ENDLESS
 from tests.workers.conftest import Desk, Start, cancel, wait_for
+from workers import hold
 from workers.execution import Runner
 from workers.worker import JOB_TTL
 
@@ -216,3 +218,17 @@ def test_a_worker_that_cannot_start_says_why(
     said = capsys.readouterr().err
     assert message in said
     assert "hunter2" not in said
+
+
+def test_a_worker_that_starts_while_redis_says_nothing_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from workers import main  # noqa: PLC0415
+
+    monkeypatch.setattr(main, "configure", lambda **_: None)
+    monkeypatch.setattr(hold, "SOCKET_TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("ROLLOVER_REDIS_URL", f"redis://{address}")
+        assert main.main(["--model", "shapes"]) == 1
+    assert f"worker: no Redis at redis://{address}: Timeout" in capsys.readouterr().err
