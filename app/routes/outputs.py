@@ -84,6 +84,8 @@ async def trace_of(
     return conditional(request, content, trace.MEDIA_TYPES[chosen], {"Vary": "Accept"})
 
 
+# Downloads and previews of links often ask by HEAD first.
+@router.head("/images/{index}", include_in_schema=False)
 @router.get("/images/{index}", response_class=Response, responses=PICTURE)
 async def image(
     request: Request,
@@ -100,6 +102,7 @@ async def image(
     return await artifact(request, services, image_path(generation, index, extension), f"image/{extension}")
 
 
+@router.head("/baseline", include_in_schema=False)
 @router.get("/baseline", response_class=Response, responses=PICTURE)
 async def baseline(request: Request, services: ServicesDep, caller: CallerDep, generation: str) -> Response:
     """Return the image that best-of-n found at the same NFE, where a baseline was asked for."""
@@ -110,6 +113,7 @@ async def baseline(request: Request, services: ServicesDep, caller: CallerDep, g
     return await artifact(request, services, baseline_path(generation, extension), f"image/{extension}")
 
 
+@router.head("/previews/{seq}", include_in_schema=False)
 @router.get(
     "/previews/{seq}",
     response_class=Response,

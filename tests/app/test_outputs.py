@@ -268,6 +268,12 @@ def test_an_image(submit: Submit, client: httpx.Client, output_format: str) -> N
     assert (response.status_code, response.content) == (200, PNG)
     assert response.headers["content-type"] == f"image/{output_format}"
     assert "immutable" in response.headers["cache-control"]
+    head = client.head(url)
+    assert (head.status_code, head.content) == (200, b"")
+    assert (head.headers["content-length"], head.headers["etag"]) == (
+        str(len(PNG)),
+        response.headers["etag"],
+    )
     again = client.get(url, headers={"If-None-Match": response.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
     assert client.get(f"/v1/generations/{hand.id}/images/1").json()["code"] == "artifact_not_found"
