@@ -4,12 +4,18 @@ Importing this has effects and is meant to: it is the program of that process.
 """
 
 import contextlib
+import os
 import signal
 
 # A service manager may signal all processes of a worker at once: its supervisor alone decides who ends when.
 # Before what takes long to import, or the signal would end this process meanwhile.
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 signal.signal(signal.SIGINT, signal.SIG_IGN)
+# diffusers asks for a GPU as it is imported. Asked of CUDA itself, no process forked from here could use one:
+# it is asked of the driver's library NVML.
+NVML = "PYTORCH_NVML_BASED_CUDA_CHECK"
+asked_so = os.environ.get(NVML)
+os.environ[NVML] = "1"
 
 from contracts.models import ENTRIES  # noqa: E402
 from models.backend import ModelLoadError  # noqa: E402
@@ -20,5 +26,8 @@ from workers import engine_process  # noqa: E402
 # No weights are read and no device is touched.
 with contextlib.suppress(ModelLoadError):
     open_pipeline(str(ENTRIES["shapes"].folder))
+
+if asked_so is None:  # an engine asks CUDA, which knows whether a GPU works
+    del os.environ[NVML]
 
 __all__ = ["engine_process"]
