@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -131,16 +131,31 @@ class Checkpoints:
         return checkpoint_path(self.job_id, checkpoint.attempt, checkpoint.nfe)
 
 
-def read(store: ArtifactStore, record: Record, device: torch.device) -> Standing | None:
+def read(
+    store: ArtifactStore, record: Record, device: torch.device, tick: Callable[[], None] = lambda: None
+) -> Standing | None:
     """What a job can go on from; None where there is nothing, or nothing that can be read.
 
     An extension that has lost its own state goes on from that of the job it extends. Raises what the device
     does where it has no memory for a state, or is broken.
+
+    Args:
+        store: of the job's files.
+        record: the job.
+        device: for the state.
+        tick: called while the store is waited for.
+
+    Raises:
+        workers.failures.StorageFailedError: the store refuses; what it has is not thrown away for that.
     """
     for found in _named(record):
         path = checkpoint_path(record.id, found.attempt, found.nfe)
+        content = store.need(path, tick)
+        if content is None:
+            log.warning("%s starts over, its checkpoint is gone: %s", record.id, path)
+            continue
         try:
-            standing = loads(store.get(path), device)
+            standing = loads(content, device)
         except Exception as error:  # a broken file may raise anything
             if out_of_memory(error) or device_fault(error):
                 raise

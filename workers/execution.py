@@ -150,7 +150,7 @@ class Execution:
     def _begin(self) -> None:
         """Read what earlier executions have left, and go on from there."""
         record, runner = self.hold.record, self.runner
-        self._standing = read(runner.store, record, runner.engine.device)
+        self._standing = read(runner.store, record, runner.engine.device, runner.tick)
         memory = self._standing.memory if self._standing else Memory()
         before = memory.seconds.get("total", 0.0)
         self._results = Results(self.hold, runner.store, before=before, tick=runner.tick)

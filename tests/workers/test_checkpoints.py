@@ -20,7 +20,7 @@ from tests.workers.conftest import Deadly, Desk, Faulty, Gate, KilledError, canc
 from workers.checkpoints import EVERY_NFE, Checkpoints, Standing
 from workers.failures import StorageFailedError
 from workers.messages import Order
-from workers.store import replace_file
+from workers.store import ArtifactStore, replace_file
 
 OTHER_EACH_TIME = {"seq", "at", "preview_url"}
 SEARCHES: list[dict[str, Any]] = [
@@ -272,6 +272,35 @@ def test_a_checkpoint_that_cannot_be_read_costs_the_work_and_no_more(
     assert story(desk, job) == story(desk, whole.id)
     [resumed] = [event for event in desk.events(job) if isinstance(event, Resumed)]
     assert resumed.from_nfe == 0
+
+
+@pytest.mark.parametrize("refusals", [1, 3])
+def test_a_state_that_is_there_is_waited_for(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, refusals: int
+) -> None:
+    job = desk.submit()
+    killed(desk, job, 8)
+    saved = desk.record(job).checkpoint
+    assert saved
+    get, faults = ArtifactStore.get, [TimeoutError("the read timed out")] * refusals
+
+    def stumbling(self: ArtifactStore, path: str) -> bytes:
+        if faults:
+            raise faults.pop()
+        return get(self, path)
+
+    monkeypatch.setattr(ArtifactStore, "get", stumbling)
+    monkeypatch.setattr("workers.store.PAUSES", (0.0, 0.0))
+    desk.runner.run(job)
+    record = desk.record(job)
+    resumed = [event.from_nfe for event in desk.events(job) if isinstance(event, Resumed)]
+    if refusals == 1:
+        assert (record.status, resumed) == (Status.SUCCEEDED, [saved.nfe])
+    else:
+        assert record.error
+        assert (record.error.code, resumed) == ("storage_failed", [])
+        assert record.usage
+        assert record.usage.nfe_spent == record.progress.nfe_spent > 0
 
 
 def test_patience_is_not_renewed_by_a_crash(desk: Desk) -> None:
