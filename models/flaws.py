@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from models.layout import INDEXES, PICKLES, components, is_main_weights
+from models.layout import INDEXES, PICKLES, components, index_of, is_main_weights
 from models.weights import BrokenFileError, header
 
 WEIGHTLESS = ("Tokenizer", "Processor", "Scheduler", "Extractor", "Guidance")
@@ -23,18 +23,6 @@ def flaws(folder: Path) -> list[str]:
     ]
     found = {name: flaw(folder / name, weights=has_weights(index[name])) for name in names}
     return [f"{name}: {said}" for name, said in found.items() if said]
-
-
-def index_of(folder: Path) -> dict[str, Any] | None:
-    """A model's index; None: there is none, or it cannot be read."""
-    for name in INDEXES:
-        try:
-            index = json.loads((folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(index, dict):
-            return index
-    return None
 
 
 def from_elsewhere(spec: list[Any]) -> bool:

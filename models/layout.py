@@ -1,7 +1,9 @@
-"""Which files of a repository in diffusers' layout a model needs. Knows names only, and needs no library."""
+"""Which files of a repository in diffusers' layout a model needs, by index and names. Needs no library."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 INDEXES = ("model_index.json", "modular_model_index.json")
@@ -10,6 +12,18 @@ BESIDES = frozenset({".json", ".txt", ".model", ".jinja"})
 """Configurations, vocabularies and templates."""
 MAIN_WEIGHTS = re.compile(r"[^.]+\.safetensors(\.index\.json)?")
 """Weights that are loaded where no variant is asked for: `model.fp16.safetensors` is a variant."""
+
+
+def index_of(folder: Path) -> dict[str, Any] | None:
+    """A model's index; None: there is none, or it cannot be read."""
+    for name in INDEXES:
+        try:
+            index = json.loads((folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(index, dict):
+            return index
+    return None
 
 
 def components(index: Mapping[str, Any]) -> list[str]:

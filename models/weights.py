@@ -7,7 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from models.layout import is_main_weights
+from models.layout import components, index_of, is_main_weights
 
 LONGEST_HEADER = 100 * 2**20
 
@@ -48,10 +48,15 @@ def weights_of(folder: Path) -> Weights | None:
 def parameters_of(folder: Path) -> dict[str, int]:
     """How many numbers each network in a model's folder has, by its name.
 
+    Of a repository these are the components that its index names: it may have the same weights once more
+    beside them, for other programs. A folder without an index is of a backend that knows its own.
+
     Raises:
         BrokenFileError: a file is cut off, or no safetensors.
     """
-    found = {part.name: weights_of(part) for part in sorted(folder.iterdir()) if part.is_dir()}
+    index = index_of(folder)
+    parts = sorted(part.name for part in folder.iterdir() if part.is_dir())
+    found = {name: weights_of(folder / name) for name in parts if index is None or name in components(index)}
     return {name: weights.parameters for name, weights in found.items() if weights}
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from models.flaws import flaws
 from models.layout import components, pickled, wanted
 from models.sizes import readable
-from models.weights import BrokenFileError, Weights, weights_of
+from models.weights import BrokenFileError, Weights, parameters_of, weights_of
 
 INDEX = {
     "_class_name": "FluxPipeline",
@@ -69,6 +69,18 @@ def test_weights_are_counted_over_all_files_but_variants(tmp_path: Path) -> None
     save_file({"a": torch.zeros(100)}, tmp_path / "model.fp16.safetensors")
     assert weights_of(tmp_path) == Weights(parameters=12 + 5 + 1, size=24 + 20 + 4)
     assert weights_of(tmp_path / "none") is None
+
+
+def test_of_a_repository_only_what_its_index_names_is_counted(tmp_path: Path) -> None:
+    for name in ("transformer", "text_encoder", "text_encoders"):
+        (tmp_path / name).mkdir()
+        save_file({"a": torch.zeros(len(name))}, tmp_path / name / "model.safetensors")
+    index = {**INDEX, "vae": ["diffusers", "AutoencoderKL", {"pretrained_model_name_or_path": "some/other"}]}
+    (tmp_path / "modular_model_index.json").write_text(json.dumps(index))
+    assert parameters_of(tmp_path) == {"text_encoder": 12, "transformer": 11}
+    # The folders of a backend of one's own need none.
+    (tmp_path / "modular_model_index.json").unlink()
+    assert parameters_of(tmp_path) == {"text_encoder": 12, "text_encoders": 13, "transformer": 11}
 
 
 @pytest.mark.parametrize(
