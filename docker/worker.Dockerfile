@@ -25,14 +25,16 @@ COPY workers workers
 RUN pip install -c requirements.lock '.[worker,s3,otel]'
 
 # The same user id as in the API's image: they share the artifact volume.
-RUN useradd --uid 10001 --create-home rollover && install -d -o rollover -g rollover /var/lib/rollover
+RUN useradd --uid 10001 --create-home rollover && install -d -o rollover -g rollover /var/lib/rollover /var/cache/rollover
 USER rollover
 # Not where the sources are: what runs is what was installed.
 WORKDIR /var/lib/rollover
 
-# Downloaded weights go to the volume: nothing else can be written to.
+# Downloaded weights go to the volume: little else can be written to.
 ENV ROLLOVER_DATA_DIR=/var/lib/rollover HF_HOME=/var/lib/rollover/huggingface
-VOLUME /var/lib/rollover
+# What torch compiles is loaded from where it lies: /tmp may forbid that, and others may write to the other volume.
+ENV TORCHINDUCTOR_CACHE_DIR=/var/cache/rollover/inductor TRITON_CACHE_DIR=/var/cache/rollover/triton
+VOLUME /var/lib/rollover /var/cache/rollover
 # A model of many gigabytes takes its time to load; the worker beats from its first second on.
 HEALTHCHECK --interval=15s --timeout=10s --start-period=60s CMD ["python3", "-m", "workers.health"]
 CMD ["python3", "-m", "workers", "--model", "shapes"]

@@ -97,6 +97,24 @@ def test_only_those_who_need_pictures_have_them() -> None:
     assert mounting == {"api", "worker-shapes"}
 
 
+def test_what_torch_compiles_lies_where_it_can_be_loaded_from_and_only_workers_write() -> None:
+    lines = [line.split()[1:] for line in dockerfile("worker") if line.startswith("ENV ")]
+    given = dict(each.split("=", 1) for line in lines for each in line)
+    caches = {Path(given[f"{tool}_CACHE_DIR"]).parent for tool in ("TORCHINDUCTOR", "TRITON")}
+    # Below a volume of its own: Docker mounts a tmpfs so that no code in it can be loaded.
+    mounted = {
+        name: {Path(volume.partition(":")[2]) for volume in each.get("volumes", [])}
+        for name, each in OURS.items()
+    }
+    assert {name for name, paths in mounted.items() if caches <= paths} == {"worker"}
+    assert not caches & {Path(each) for each in OURS["worker"]["tmpfs"]}
+    [container] = pods()["worker-shapes"]["containers"]
+    assert caches <= {Path(each["mountPath"]) for each in container["volumeMounts"]}
+    # A volume has the owner that its folder has in the image.
+    made = next(line for line in dockerfile("worker") if "install -d -o rollover" in line)
+    assert {str(each) for each in caches} <= set(made.split())
+
+
 def test_nobody_reaches_valkey_without_the_password_or_from_outside() -> None:
     valkey = COMPOSE["valkey"]
     assert valkey["command"][-2] == "--requirepass"
