@@ -133,7 +133,7 @@ class Engine:
 
     `halved` is called whenever memory ran out and a search goes on with half as many rows in a call;
     `asking` whenever a reward is loaded or asked, with its name, and with None when that is over; `stepped`
-    after each batch that went through the model or the rewards.
+    after each batch that went through the model or the rewards, and each answer of the scoring service.
     """
 
     model: str
@@ -228,7 +228,9 @@ class Engine:
             raise RewardLoadError(BROKEN[name])
         if name not in self.rewards:
             factory = PLUGINS[name].factory if name in PLUGINS else None
-            needs = self.needs.get(name, {})
+            needs = dict(self.needs.get(name, {}))
+            if "send" in needs:
+                needs["send"] = partial(self._sent, needs["send"])
             self.headroom.forget()
             device = self.reward_devices.get(name, self.device)
             self.asking(name)
@@ -237,6 +239,12 @@ class Engine:
             finally:
                 self.asking(None)
         return self.rewards[name]
+
+    def _sent(self, send: Callable[[bytes], bytes], body: bytes) -> bytes:
+        """What a service answers; a verdict on many pictures takes many answers, and each is a step."""
+        answer = send(body)
+        self.stepped()
+        return answer
 
     def open(self, request: ResolvedRequest, before: int = 0, image: Image | None = None) -> Search:
         """Make a request ready: encode its prompt, fetch its rewards. The time goes to `load`.

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from types import SimpleNamespace
@@ -24,6 +24,7 @@ from contracts.settings import Settings
 from models.registry import load_reward
 from models.rewards.protocol import Reward, RewardLoadError, RewardValueError
 from workers import scoring
+from workers.engine import Engine, Needs
 from workers.needs import reward_needs
 from workers.scoring import ScoringError
 
@@ -92,13 +93,17 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scoring, "PAUSE", 0.01)
 
 
-def reward_at(service: Service, **settings: object) -> Reward:
+def needs_of(service: Service, **settings: object) -> Needs:
     given = {
         "reward_url": service.url,
         "reward_networks": "127.0.0.0/8",
         "reward_timeout_seconds": 60,
     }
-    return load_reward("http", **reward_needs(Settings.model_validate(given | settings))["http"])
+    return reward_needs(Settings.model_validate(given | settings))
+
+
+def reward_at(service: Service, **settings: object) -> Reward:
+    return load_reward("http", **needs_of(service, **settings)["http"])
 
 
 def greys(count: int) -> Tensor:
@@ -122,6 +127,17 @@ def test_scores_belong_to_the_pictures_that_were_sent(change: Change) -> None:
     assert {body["prompt"] for body in service.asked} == {"a grey sky"}
     ids = [image["id"] for body in service.asked for image in body["images"]]
     assert len(set(ids)) == 20
+
+
+def test_each_answer_is_a_step(engine: Engine) -> None:
+    told: list[int] = []
+    with serving(Service()) as service:
+        asked = replace(engine, needs=needs_of(service))
+        reward = asked.reward("http")
+        # As the engine's process does it: once all is loaded.
+        asked.stepped = lambda: told.append(len(service.asked))
+        reward.score(greys(40), "")
+    assert told == [1, 2, 3]
 
 
 def test_a_token_is_sent_where_there_is_one() -> None:
