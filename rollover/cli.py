@@ -170,7 +170,9 @@ def demo(
     with _errors_as_exit(), tempfile.TemporaryDirectory(prefix="rollover-demo-") as data_dir:
         prepare(out)
         settings = StackSettings.from_environment(os.environ)
-        settings = replace(settings, host="127.0.0.1", port=0, data_dir=Path(data_dir), redis_url=None)
+        settings = replace(
+            settings, host="127.0.0.1", port=0, data_dir=Path(data_dir), redis_url=None, artifacts_url=None
+        )
         with stopping_on_signals(), Stack(settings, _say) as stack, Client(stack.url) as client:
             fields: dict[str, Any] = {"held_out": held_out} if held_out else {}
             _finish(client, client.submit(prompt, reward=_rewards(reward), nfe=nfe, seed=seed, **fields), out)

@@ -51,6 +51,7 @@ class StackSettings:
         data_dir: Valkey's data, artifacts and logs.
         models: one worker is started for each.
         redis_url: use this server in place of the embedded Valkey.
+        artifacts_url: keep the artifacts there in place of the data directory.
         start_timeout: seconds until everything must be ready; loading a large model from disk takes minutes.
     """
 
@@ -59,6 +60,7 @@ class StackSettings:
     data_dir: Path = Path("var")
     models: Sequence[str] = ("shapes",)
     redis_url: str | None = None
+    artifacts_url: str | None = None
     start_timeout: float = 600.0
 
     @classmethod
@@ -70,6 +72,7 @@ class StackSettings:
             "data_dir": Path,
             "models": _names,
             "redis_url": str,
+            "artifacts_url": str,
             "start_timeout": float,
         }
         given = {name: environment.get(f"ROLLOVER_{name.upper()}") for name in readers}
@@ -310,6 +313,7 @@ def _valkey(path: Path, data_dir: Path) -> list[str]:
 
 def environment_of(settings: StackSettings, redis_url: str | None, port: int) -> dict[str, str]:
     """The environment of the programs that a stack starts; ``redis_url`` is None for those that need none."""
+    data_dir = settings.data_dir.resolve()
     packages = str(Path(__file__).resolve().parents[1])
     search_path = [packages, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
@@ -317,7 +321,9 @@ def environment_of(settings: StackSettings, redis_url: str | None, port: int) ->
         "PYTHONPATH": os.pathsep.join(search_path),
         "PYTHONUNBUFFERED": "1",
         **({} if redis_url is None else {"ROLLOVER_REDIS_URL": redis_url}),
-        "ROLLOVER_DATA_DIR": str(settings.data_dir.resolve()),
+        "ROLLOVER_DATA_DIR": str(data_dir),
+        # Never the caller's where the settings name none: an API removes what its own Redis knows nothing of.
+        "ROLLOVER_ARTIFACTS_URL": settings.artifacts_url or str(data_dir / "artifacts"),
         "ROLLOVER_HOST": settings.host,
         "ROLLOVER_PORT": str(port),
         "ROLLOVER_MODELS": ",".join(settings.models),

@@ -139,7 +139,7 @@ def test_every_setting_is_documented(before: str, settings: type[Settings | Work
 def test_the_supervisor_agrees_with_the_settings_it_shares() -> None:
     stack, server = StackSettings(), Settings.model_construct()
     shared = StackSettings.__dataclass_fields__.keys() & Settings.model_fields.keys()
-    assert {"host", "port", "data_dir", "models", "redis_url"} <= shared
+    assert {"host", "port", "data_dir", "models", "redis_url", "artifacts_url"} <= shared
     assert {name: getattr(stack, name) for name in shared} == {name: getattr(server, name) for name in shared}
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,13 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
+from contracts.jobs import id_at
 from models.shapes.captions import CALIBRATION
 from rollover import Client
 from rollover.cli import app
 from rollover.display import follow
 from rollover.serve import Stack
-from tests.conftest import ENDLESS
+from tests.conftest import DAY, ENDLESS
 
 
 def run(stack: Stack, *arguments: str, code: int = 0) -> str:
@@ -120,11 +122,17 @@ def test_the_bar_shows_nfe_level_and_best_reward(client: Client) -> None:
 
 
 def test_the_demonstration_starts_its_own_stack_improves_its_picture_and_stops(
-    stack: Stack, tmp_path: Path
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A generation that another server keeps, and the demonstration's Redis knows nothing of.
+    others = tmp_path / "others" / id_at(time.time() - 40 * DAY)
+    others.mkdir(parents=True)
+    (others / "0.png").touch()
+    monkeypatch.setenv("ROLLOVER_ARTIFACTS_URL", str(others.parent))
     # The bundled model, its learned reward and the default prompt: what `make demo` shows.
     output = run(stack, "demo", "--nfe", "60", "--out", str(tmp_path))
     check(output, 60)
+    assert list(others.parent.rglob("*")) == [others, others / "0.png"]
     children = [int(pid) for pid in re.findall(r"^started \S+ \(pid (\d+)\)", output, re.MULTILINE)]
     assert len(children) == 4
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)

@@ -65,10 +65,10 @@ def bucket() -> Iterator[Bucket]:
 def stack(bucket: Bucket, tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Stack]:
     assert bucket
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROLLOVER_ARTIFACTS_URL", f"s3://{PREFIX}")
         patch.setenv("ROLLOVER_MODEL_PATHS", f"shapes={tiny_model}")
         patch.setenv("ROLLOVER_DEVICE", "cpu")
-        with Stack(StackSettings(port=0, data_dir=tmp_path_factory.mktemp("var")), print) as stack:
+        folder = tmp_path_factory.mktemp("var")
+        with Stack(StackSettings(port=0, data_dir=folder, artifacts_url=f"s3://{PREFIX}"), print) as stack:
             yield stack
 
 

@@ -280,9 +280,10 @@ def test_settings_come_from_the_environment() -> None:
         "ROLLOVER_DATA_DIR": "/data",
         "ROLLOVER_MODELS": "shapes, other",
         "ROLLOVER_REDIS_URL": "redis://there",
+        "ROLLOVER_ARTIFACTS_URL": "s3://bucket",
         "ROLLOVER_START_TIMEOUT": "5",
     }
     assert StackSettings.from_environment(environment) == StackSettings(
-        "::1", 9, Path("/data"), ("shapes", "other"), "redis://there", 5.0
+        "::1", 9, Path("/data"), ("shapes", "other"), "redis://there", "s3://bucket", 5.0
     )
     assert StackSettings.from_environment({}) == StackSettings()
