@@ -6,6 +6,7 @@ from functools import cached_property
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -141,10 +142,15 @@ class Settings(BaseSettings):
 
     @field_validator("redis_url")
     @classmethod
-    def scheme_is_redis(cls, value: str | None) -> str | None:
-        """Refuse a URL that no Redis client can open."""
+    def redis_can_be_opened(cls, value: str | None) -> str | None:
+        """Refuse a URL that no Redis client can open, or that it would take for another."""
         if value is not None and not value.startswith(REDIS_SCHEMES):
             raise ValueError(f"a Redis URL starts with {', '.join(REDIS_SCHEMES)}")
+        if value is not None and is_misread(value):
+            raise ValueError(
+                "cannot be read: the port is a number up to 65535, and `/`, `?`, `#`, `[` and `]` "
+                "in a password are percent-encoded, `/` as %2F"
+            )
         return value
 
     @model_validator(mode="after")
@@ -237,6 +243,18 @@ class Settings(BaseSettings):
             networks=self.webhook_networks,
             rewards=self.rewards,
         )
+
+
+def is_misread(redis_url: str) -> bool:
+    """Whether a client finds no port in a Redis URL, or the end of its password where the path should be."""
+    try:
+        parts = urlsplit(redis_url)
+        parts.port  # noqa: B018 -- reading it checks it
+    except ValueError:
+        return True
+    # A password such as `777/x` makes 777 the port. A socket file may have any name, and an option any value.
+    path = "" if parts.scheme == "unix" else parts.path
+    return "@" in path + parts.fragment + parts.query.partition("=")[0]
 
 
 def pairs(text: str) -> dict[str, str]:

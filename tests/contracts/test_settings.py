@@ -1,7 +1,9 @@
+import traceback
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from redis.connection import parse_url
 
 from contracts.resolution import accept
 from contracts.settings import Settings, in_words
@@ -82,6 +84,41 @@ def test_what_is_wrong_is_told_by_the_variables(monkeypatch: pytest.MonkeyPatch)
         "ROLLOVER_REDIS_URL: a Redis URL starts with redis://, rediss://, unix://; "
         "ROLLOVER_PORT: Input should be a valid integer, unable to parse string as an integer"
     )
+
+
+@pytest.mark.parametrize(
+    "before_host",
+    [
+        *(f":{start}{mark}t4il" for start in ("s3cret", "777") for mark in "/?#"),
+        "user:s3cret/t4il",
+        ":s3cret[t4il",
+    ],
+)
+def test_a_redis_url_that_its_client_misreads_is_refused_without_showing_it(before_host: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Settings(redis_url=f"rediss://{before_host}@localhost:6379/0?socket_timeout=5")
+    said = in_words(refused.value)
+    assert said.startswith("ROLLOVER_REDIS_URL: ")
+    assert "`/`, `?`, `#`, `[` and `]` in a password are percent-encoded" in said
+    shown = said + "".join(traceback.format_exception(refused.value))
+    assert not any(part in shown for part in ("s3cret", "t4il", "777"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost",
+        "redis:///3",
+        "redis://localhost/0?username=user&password=s3cret@tail",
+        "redis://user:s3cret%2Ftail%23%3F@[::1]:6379/0?socket_timeout=5",
+        "rediss://:s3cret@redis.internal:6379/0?ssl_ca_certs=/etc/ssl/redis-ca.pem",
+        "unix:///run/valkey@1/valkey.sock?db=3",
+        "unix://user:s3cret@/run/valkey.sock",
+    ],
+)
+def test_a_redis_url_that_its_client_opens_is_taken(url: str) -> None:
+    assert Settings(redis_url=url).redis_url == url
+    assert parse_url(url)
 
 
 @pytest.mark.parametrize(
