@@ -11,7 +11,7 @@ from urllib.parse import quote as quoted
 import httpx
 
 from rollover.documents import Generation, Page, generation
-from rollover.errors import InvalidArgumentError
+from rollover.errors import InvalidArgumentError, seconds_to_wait
 
 T = TypeVar("T")
 Reward = str | Mapping[str, Any]
@@ -110,6 +110,11 @@ def quote(body: Mapping[str, Any]) -> Call[dict[str, Any]]:
 def get(job_id: str) -> Call[Generation]:
     """Read a job document."""
     return Call("GET", _job(job_id), _document)
+
+
+def look(job_id: str) -> Call[tuple[Generation, float | None]]:
+    """Read a job document, and in how many seconds the server wants to be asked again, where it says so."""
+    return Call("GET", _job(job_id), lambda response: (_document(response), seconds_to_wait(response)))
 
 
 def jobs(status: str | None, cursor: str | None, limit: int | None) -> Call[Page]:

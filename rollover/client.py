@@ -8,6 +8,7 @@ with rollover.Client() as client:
 """
 
 import asyncio
+import math
 import os
 import time
 import uuid
@@ -40,12 +41,13 @@ STREAM_ATTEMPTS = 8
 """How often a broken stream is reopened without news before giving up: about 15 s."""
 LONGEST_PAUSE = 3.0
 """Seconds between two attempts at most, where the server does not ask for more."""
-LONGEST_RETRY_AFTER = 30.0
-"""Seconds a server may ask us to wait; where it asks for more, the caller decides."""
+LONGEST_RETRY_AFTER = 60.0
+"""Seconds a server may ask us to wait, as long as its limit of requests a minute may; where it asks for more,
+the caller decides."""
 STREAM_SILENCE = 60.0
 """Seconds without a byte after which a stream is taken for broken. Servers send comments far more often."""
 POLL_FIRST, POLL_LAST = 0.1, 2.0
-"""Seconds between two looks at a job: the first pause, and the longest it grows to."""
+"""Seconds between two looks at a job: the first pause, and the longest it grows to by itself."""
 
 
 class _NothingMoreError(Exception):
@@ -136,6 +138,12 @@ def _may_pass(error: Exception) -> bool:
     return isinstance(error, httpx.TransportError)
 
 
+def _is_limit(error: Exception) -> bool:
+    """Whether the server takes no more requests for a while, which whoever waits for a job can wait for."""
+    asked = error.retry_after if isinstance(error, UnavailableError) and error.status == 429 else None
+    return asked is not None and asked <= LONGEST_RETRY_AFTER
+
+
 def _check_stream(response: httpx.Response) -> None:
     """See that an answer is a stream with events in it."""
     if response.status_code == httpx.codes.NO_CONTENT:
@@ -161,6 +169,30 @@ def _unexpected(response: httpx.Response) -> UnexpectedAnswerError:
     )
 
 
+class _Pauses:
+    """Seconds between two looks at a job: growing, not shorter than the server asks, within a time."""
+
+    def __init__(self, job_id: str, within: float | None) -> None:
+        self.job_id = job_id
+        self.within = math.inf if within is None else within
+        self.end = time.monotonic() + self.within
+        self.interval = POLL_FIRST
+
+    def next(self, asked: float | None) -> float:
+        """The pause before the next look, the last when the time is over.
+
+        Raises :class:`WaitTimeoutError` where it is.
+        """
+        left = self.end - time.monotonic()
+        if left <= 0:
+            raise WaitTimeoutError(
+                f"Job {self.job_id} had not ended after {self.within:g} s. It goes on; `cancel` would end it."
+            )
+        seconds = max(self.interval, min(asked or 0.0, LONGEST_RETRY_AFTER))
+        self.interval = min(self.interval * 1.5, POLL_LAST)
+        return min(seconds, left)
+
+
 class Client:
     """A blocking client.
 
@@ -171,7 +203,8 @@ class Client:
         transport: an httpx transport to use in place of the network.
 
     Every method raises :class:`ApiError` (or one of its kinds) where the server refuses, and
-    :class:`ConnectionFailedError` where it cannot be reached. Calls safe to repeat are repeated a few times.
+    :class:`ConnectionFailedError` where it cannot be reached. Calls safe to repeat are repeated a few times;
+    ``wait`` and ``events`` pause too where the key's requests are used up for now.
     """
 
     def __init__(
@@ -243,12 +276,17 @@ class Client:
 
         Raises :class:`WaitTimeoutError` after ``within`` seconds; the job goes on.
         """
-        for interval in _intervals(within, job_id):
-            document = self.get(job_id)
-            if document.ended:
-                return document
-            time.sleep(interval)
-        raise AssertionError("the intervals never end by themselves")
+        pauses = _Pauses(job_id, within)
+        while True:
+            try:
+                document, asked = self._call(calls.look(job_id))
+                if document.ended:
+                    return document
+            except UnavailableError as error:
+                if not _is_limit(error):
+                    raise
+                asked = error.retry_after
+            time.sleep(pauses.next(asked))
 
     def events(self, job_id: str, after: int = 0) -> Iterator[Event]:
         """Every event after number ``after``, as it comes, to the final one; reconnects when cut."""
@@ -264,7 +302,7 @@ class Client:
             except _NothingMoreError:
                 return
             except (httpx.TransportError, UnavailableError) as broken:
-                if not _may_pass(broken):
+                if not (_may_pass(broken) or _is_limit(broken)):
                     raise
                 error = broken
             failures += 1
@@ -429,12 +467,17 @@ class AsyncClient:
 
     async def wait(self, job_id: str, within: float | None = None) -> Generation:
         """The job document once the job has ended. See :meth:`Client.wait`."""
-        for interval in _intervals(within, job_id):
-            document = await self.get(job_id)
-            if document.ended:
-                return document
-            await asyncio.sleep(interval)
-        raise AssertionError("the intervals never end by themselves")
+        pauses = _Pauses(job_id, within)
+        while True:
+            try:
+                document, asked = await self._call(calls.look(job_id))
+                if document.ended:
+                    return document
+            except UnavailableError as error:
+                if not _is_limit(error):
+                    raise
+                asked = error.retry_after
+            await asyncio.sleep(pauses.next(asked))
 
     async def events(self, job_id: str, after: int = 0) -> AsyncIterator[Event]:
         """Every event after number ``after``, as it comes, to the final one; reconnects when cut."""
@@ -450,7 +493,7 @@ class AsyncClient:
             except _NothingMoreError:
                 return
             except (httpx.TransportError, UnavailableError) as broken:
-                if not _may_pass(broken):
+                if not (_may_pass(broken) or _is_limit(broken)):
                     raise
                 error = broken
             failures += 1
@@ -552,15 +595,3 @@ class AsyncClient:
 
 def _final(error: Exception | None, url: httpx.URL) -> Exception:
     return error if isinstance(error, UnavailableError) else _unreachable(url, error)
-
-
-def _intervals(within: float | None, job_id: str) -> Iterator[float]:
-    """Pauses between two looks, growing, until the time is over."""
-    end = None if within is None else time.monotonic() + within
-    interval = POLL_FIRST
-    while end is None or time.monotonic() < end:
-        yield interval
-        interval = min(interval * 1.5, POLL_LAST)
-    raise WaitTimeoutError(
-        f"Job {job_id} had not ended after {within:g} s. It goes on; `cancel` would end it."
-    )

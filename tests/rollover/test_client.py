@@ -19,7 +19,7 @@ from rollover import client as client_module
 from rollover.display import quote_lines
 from tests.app.hand import PNG, Hand, beat
 from tests.ports import nobody
-from tests.rollover.unreliable import HTML, busy, unreliable
+from tests.rollover.unreliable import HTML, busy, canned, limited, unreliable
 
 Hands = Callable[[str], Hand]
 
@@ -163,6 +163,59 @@ def test_waiting_ends_with_the_job(client: Client, hand: Hands) -> None:
     moved.start()
     threading.Timer(0.2, moved.finish).start()
     assert client.wait(job.id, within=20).status == "succeeded"
+
+
+def test_a_limit_on_requests_is_a_pause_for_whoever_waits(server: str, client: Client, hand: Hands) -> None:
+    job_id = finished(client, hand)
+    with unreliable(server, limited(0), limited(1)) as proxy, Client(proxy.url) as far:
+        began = time.monotonic()
+        assert far.wait(job_id, within=20).status == "succeeded"
+        assert time.monotonic() - began >= 1
+        assert proxy.connections == 3
+    with unreliable(server, 300, limited(1)) as proxy, Client(proxy.url) as far:
+        assert [event.seq for event in far.events(job_id)] == list(range(1, 8))
+        assert proxy.connections == 3
+
+    async def wait() -> None:
+        with unreliable(server, limited(0), limited(0)) as proxy:
+            async with AsyncClient(proxy.url) as far:
+                assert (await far.wait(job_id, within=20)).ended
+            assert proxy.connections == 3
+        with unreliable(server, 300, limited(0)) as proxy:
+            async with AsyncClient(proxy.url) as far:
+                assert [event.seq async for event in far.events(job_id)] == list(range(1, 8))
+
+    asyncio.run(wait())
+
+
+def test_a_limit_ends_what_asks_once_and_what_would_wait_for_long(server: str) -> None:
+    with unreliable(server, limited(1), *[limited(3600)] * 2) as proxy, Client(proxy.url) as far:
+        for call in (far.get, far.wait, lambda job: list(far.events(job))):
+            with pytest.raises(rollover.UnavailableError, match="rate_limited"):
+                call("gen_any")
+        assert proxy.connections == 3
+
+
+def test_a_wait_with_an_end_is_not_made_longer_by_a_limit(server: str) -> None:
+    with unreliable(server, *[limited(30)] * 2) as proxy, Client(proxy.url) as far:
+        began = time.monotonic()
+        with pytest.raises(rollover.WaitTimeoutError):
+            far.wait("gen_any", within=0.2)
+        assert time.monotonic() - began < 20
+        assert proxy.connections == 2
+
+
+def test_a_wait_looks_again_when_the_server_says(server: str, client: Client, hand: Hands) -> None:
+    job = client.submit("a red circle")
+    unfinished = canned("200 OK", json.dumps(job.raw), Retry_After="1")
+    moved = hand(job.id)
+    moved.start()
+    moved.finish()
+    with unreliable(server, unfinished) as proxy, Client(proxy.url) as far:
+        began = time.monotonic()
+        assert far.wait(job.id).ended
+        assert time.monotonic() - began >= 1
+        assert proxy.connections == 2
 
 
 def test_a_held_submission_answers_with_the_end(client: Client, redis: Redis, hand: Hands) -> None:

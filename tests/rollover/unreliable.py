@@ -76,6 +76,12 @@ def busy(seconds: int) -> bytes:
     return canned("503 Service Unavailable", problem, Retry_After=str(seconds))
 
 
+def limited(seconds: int) -> bytes:
+    """What the server says to an API key that has used up its requests of the minute."""
+    problem = '{"code": "rate_limited", "detail": "0 are left."}'
+    return canned("429 Too Many Requests", problem, Retry_After=str(seconds))
+
+
 @contextmanager
 def unreliable(target: str, *budgets: int | bytes) -> Iterator[Unreliable]:
     """Run a proxy in front of a server's URL."""
