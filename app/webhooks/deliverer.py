@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -25,7 +26,9 @@ AT_ONCE_FOR_KEY = 16
 AT_ONCE_FOR_RECEIVER = 4
 POLL_SECONDS = 0.25
 BUSY_SECONDS = 5.0
-"""How long a webhook is put off whose receiver or API key has as many under way as it may."""
+"""How long a webhook is put off, about, whose receiver or API key has as many under way as it may."""
+LOOK_SECONDS = 0.01
+"""Time from look to look, on average, at what is put off for one receiver or key: it is taken from others."""
 AWAY_SECONDS = 1.0
 MARGIN_SECONDS = 5.0
 """How much longer a webhook is held than a try may take."""
@@ -41,6 +44,8 @@ class Deliverer:
     schedule: Schedule
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set["asyncio.Task[None]"])
     _under_way: Counter[str] = field(default_factory=Counter[str])
+    _looks: dict[str, float] = field(default_factory=dict[str, float])
+    """By lane, until when it has had its share of looks (monotonic)."""
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Deliver until `stopping` is set, and then end what is under way."""
@@ -71,14 +76,22 @@ class Deliverer:
 
     async def dispatch(self, parcel: Parcel) -> None:
         """Begin with a delivery, or put it off."""
-        if self.full(parcel):
-            await self.outbox.settle(parcel.claim, pause=BUSY_SECONDS * (0.5 + random.random()))  # noqa: S311
+        if full := self.full(parcel):
+            await self.outbox.settle(parcel.claim, pause=self.pause(full))
         else:
             self.begin(parcel)
 
-    def full(self, parcel: Parcel) -> bool:
-        """Whether as many are under way as may be, to the same receiver or for the same key."""
-        return any(self._under_way[lane] >= limit for lane, limit in lanes(parcel))
+    def full(self, parcel: Parcel) -> list[str]:
+        """Return in which lanes as many are under way as may be: to the same receiver, for the same key."""
+        return [lane for lane, limit in lanes(parcel) if self._under_way[lane] >= limit]
+
+    def pause(self, full: list[str]) -> float:
+        """Return for how long to put off what goes by full lanes: the longer, the more waits there."""
+        present = time.monotonic()
+        for lane in full:
+            self._looks[lane] = max(self._looks.get(lane, 0.0), present) + LOOK_SECONDS
+        busy = BUSY_SECONDS + max(self._looks[lane] for lane in full) - present
+        return busy * (0.5 + random.random())  # noqa: S311 (spreads looks)
 
     def begin(self, parcel: Parcel) -> None:
         """Deliver in a task of its own."""
@@ -93,6 +106,8 @@ class Deliverer:
             for name in names:
                 if not self._under_way[name]:
                     del self._under_way[name]
+                    if self._looks.get(name, 0.0) < time.monotonic():
+                        self._looks.pop(name, None)
 
         task.add_done_callback(ended)
 

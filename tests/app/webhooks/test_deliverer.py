@@ -125,6 +125,28 @@ def test_slow_receivers_are_in_nobodys_way(redis_url: str, end: Callable[..., Ha
             slow.released.set()
 
 
+def test_what_waits_for_one_receiver_is_not_looked_at_all_at_once(
+    redis: Redis, redis_url: str, end: Callable[..., Hand], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliverer, "LOOK_SECONDS", 2.0)
+    monkeypatch.setattr(deliverer.random, "random", lambda: 0.5)
+    with receiving() as slow:
+        slow.answers = [slow.hang]
+        for _ in range(deliverer.AT_ONCE_FOR_RECEIVER + 20):
+            end(slow.url)
+        began, put_off = time.time(), []
+        # Those under way are held for longer than the others are put off.
+        with delivering(redis_url, webhook_timeout_seconds=60.0):
+            while len(put_off) < 20:
+                put_off: Any = redis.zrangebyscore(
+                    OUTBOX_KEY, began * 1000, (began + 60) * 1000, withscores=True
+                )
+            slow.released.set()
+    times = [score / 1000 for _, score in put_off]
+    # Each is written a little later than it was chosen.
+    assert times[-1] - times[0] == pytest.approx(19 * 2, abs=4)
+
+
 def test_no_key_has_all_the_room(
     redis: Redis, redis_url: str, end: Callable[..., Hand], monkeypatch: pytest.MonkeyPatch
 ) -> None:
