@@ -4,12 +4,15 @@ import asyncio
 import base64
 import json
 import logging
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import Request
 from pydantic import BaseModel
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from app import jobs
 from app.access import Caller
@@ -23,6 +26,12 @@ from contracts.keys import image_path, preview_path
 from contracts.openai import ImageRequest, as_openai, translated
 
 logger = logging.getLogger("rollover.app")
+AWAY = (RedisConnectionError, RedisTimeoutError)
+PATIENCE = 60.0
+"""Seconds without an answer after which Redis counts as away; workers try as long to store a picture."""
+AGAIN_SECONDS = 0.5
+ABANDON_SECONDS = 2.0
+"""Time to cancel what a server that stops leaves, within that in which service managers expect the end."""
 
 
 class ImageData(BaseModel):
@@ -56,16 +65,18 @@ async def submit(
         generation, submitted = await jobs.submit(services, caller, body, None)
     except InvalidRequestError as error:
         raise InvalidRequestError([as_openai(problem) for problem in error.problems]) from None
+    services.held[generation.id] = caller
     return request, generation, submitted
 
 
 async def answered(
     request: Request, services: Services, caller: Caller, generation: Generation
 ) -> ImagesResponse:
-    """Wait for the end of a generation; cancel it where the client leaves, who could never ask for it again.
+    """Wait for the end of a generation; where that is cut off, cancel it.
 
     Raises:
         ProblemError: it failed.
+        RedisError: Redis is away for too long.
     """
     following = asyncio.ensure_future(follow_to_end(services, generation.id))
     leaving = asyncio.ensure_future(left(request))
@@ -73,11 +84,10 @@ async def answered(
         await asyncio.wait({following, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if following.done():
             following.result()
-        else:
-            await abandon(services, caller, generation.id)
     finally:
         following.cancel()
         leaving.cancel()
+        await asyncio.shield(abandon(services, generation.id))
     ended = await jobs.get(services, caller, generation.id)
     return ImagesResponse(
         created=int(ended.created_at.timestamp()),
@@ -91,9 +101,9 @@ async def streamed(
     services: Services, caller: Caller, generation: Generation, partials: int
 ) -> AsyncIterator[str]:
     """Write OpenAI's events: previews as the search passes equal parts of its budget, then each picture."""
-    sent, nfe, ended = 0, 0, False
+    sent, nfe = 0, 0
     try:
-        async for batch in services.store.follow(generation.id, after=0):
+        async for batch in followed(services, generation.id):
             for entry in batch:
                 nfe = spent_at(entry, nfe)
                 part = (sent + 1) * generation.progress.nfe_budget / (partials + 1)
@@ -101,7 +111,6 @@ async def streamed(
                 if due and (picture := await preview(services, generation, entry)):
                     yield event("partial_image", generation, picture, partial_image_index=sent)
                     sent += 1
-                ended = entry.final
             if not batch:
                 yield ": waiting\n\n"
         for picture in await pictures(services, await jobs.get(services, caller, generation.id)):
@@ -112,8 +121,7 @@ async def streamed(
         logger.warning("The stream of %s ended early: %s", generation.id, error)
         yield failure("redis_unavailable", "The server's store cannot be reached.")
     finally:
-        if not ended:
-            await asyncio.shield(abandon(services, caller, generation.id))
+        await asyncio.shield(abandon(services, generation.id))
 
 
 def failure(code: ErrorCode, detail: str) -> str:
@@ -175,9 +183,30 @@ def event(kind: str, generation: Generation, picture: str, **more: int) -> str:
 
 
 async def follow_to_end(services: Services, generation: str) -> None:
-    """Return when a generation has ended."""
-    async for _batch in services.store.follow(generation, after=0):
+    """Return when a generation has ended; raise as `followed` does."""
+    async for _batch in followed(services, generation):
         continue
+
+
+async def followed(services: Services, generation: str) -> AsyncIterator[list[Entry]]:
+    """Yield the events of a generation to its end, over times when Redis is away.
+
+    Raises:
+        RedisError: it is away for more than `PATIENCE`, or refuses.
+    """
+    after, heard = 0, time.monotonic()
+    while True:
+        try:
+            async for batch in services.store.follow(generation, after):
+                yield batch
+                after, heard = batch[-1].seq if batch else after, time.monotonic()
+        except AWAY:
+            if time.monotonic() - heard > PATIENCE:
+                raise
+            await asyncio.sleep(AGAIN_SECONDS)
+        else:
+            services.held.pop(generation, None)
+            return
 
 
 async def left(request: Request) -> None:
@@ -186,11 +215,23 @@ async def left(request: Request) -> None:
         continue
 
 
-async def abandon(services: Services, caller: Caller, generation: str) -> None:
-    """Cancel a generation that nobody waits for any more."""
+async def abandon(services: Services, generation: str) -> None:
+    """Cancel a generation that nobody waits for any more, unless it has ended."""
+    caller = services.held.get(generation)
+    if caller is None:
+        return
     try:
         await jobs.cancel(services, caller, generation)
     except ProblemError:
         return  # it ended in this moment
     except RedisError as error:
         logger.warning("%s goes on, although nobody waits for it: %s", generation, error)
+    finally:
+        services.held.pop(generation, None)
+
+
+async def abandon_all(services: Services) -> None:
+    """Cancel what clients wait for when the server stops, which takes their connections away."""
+    leaving = [asyncio.create_task(abandon(services, generation)) for generation in services.held]
+    if leaving:
+        await asyncio.wait(leaving, timeout=ABANDON_SECONDS)

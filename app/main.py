@@ -13,6 +13,7 @@ from fastapi_offline import FastAPIOffline
 from app import problems
 from app.callers import RateLimitHeaders
 from app.expiry import sweep_forever
+from app.images import abandon_all
 from app.logs import RequestLog
 from app.metrics import MeasureRequests, RequestMetrics
 from app.openapi import openapi_of
@@ -49,6 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
             try:
                 yield {"services": services}
             finally:
+                await abandon_all(services)
                 while not sweeping.done():  # a client that was about to time out can take one for its own
                     sweeping.cancel()
                     await asyncio.wait([sweeping], timeout=1)

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
@@ -10,7 +10,7 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from app.access import Access
+from app.access import Access, Caller
 from app.artifacts import Artifacts
 from app.enqueue import Enqueuer
 from app.inputs import Inputs
@@ -20,7 +20,12 @@ from contracts.settings import Settings
 
 @dataclass(frozen=True)
 class Services:
-    """The server's settings, its two stores, and its door."""
+    """The server's settings, its two stores, and its door.
+
+    Attributes:
+        held: callers by the generation whose answer they wait for, and whose id they do not know: without
+            the answer nobody could ask for it.
+    """
 
     settings: Settings
     store: Store
@@ -28,6 +33,7 @@ class Services:
     artifacts: Artifacts
     inputs: Inputs
     access: Access
+    held: dict[str, Caller] = field(default_factory=dict[str, Caller])
 
 
 @asynccontextmanager

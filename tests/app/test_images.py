@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
@@ -19,8 +20,11 @@ from redis import Redis
 
 from contracts.events import Failed
 from contracts.jobs import JobError, Status
+from contracts.settings import Settings
+from tests.app.conftest import serving
 from tests.app.hand import PNG, Hand
 from tests.app.test_bad_input import refused
+from tests.chaos.valkey import Valkey
 
 
 @pytest.fixture
@@ -31,13 +35,18 @@ def client_of_openai(client: httpx.Client) -> Iterator[OpenAI]:
         yield it
 
 
-def taken(redis: Any, artifacts: Path) -> Hand:  # noqa: ANN401
-    """The hand of the next job that is submitted."""
+def submitted(redis: Any) -> str:  # noqa: ANN401
+    """The id of the next job that is submitted."""
     end = time.monotonic() + 60
     while not redis.zcard("rollover:jobs"):
         assert time.monotonic() < end
         time.sleep(0.01)
-    hand = Hand(redis, artifacts, redis.zrange("rollover:jobs", 0, 0)[0])
+    return redis.zrange("rollover:jobs", 0, 0)[0]
+
+
+def taken(redis: Any, artifacts: Path) -> Hand:  # noqa: ANN401
+    """The hand of the next job that is submitted."""
+    hand = Hand(redis, artifacts, submitted(redis))
     hand.start()
     return hand
 
@@ -144,18 +153,88 @@ def test_the_official_client_shows_that_there_is_no_such_route(client_of_openai:
         client_of_openai.images.edit(prompt="x", image=b"")
 
 
+def followed(redis: Any) -> None:  # noqa: ANN401
+    """Return when the server waits for events."""
+    end = time.monotonic() + 60
+    while not redis.info("clients")["blocked_clients"]:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@contextmanager
+def held(url: str, **fields: object) -> Iterator[Future[httpx.Response]]:
+    """Ask for a picture, and do the block while the answer is due."""
+    with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=url, timeout=60) as client:
+        yield pool.submit(client.post, "/v1/images/generations", json={"prompt": "x", **fields})
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_redis_may_be_away_while_a_client_waits(short_dir: Path, stream: bool) -> None:  # noqa: FBT001
+    with Valkey(short_dir) as valkey, Redis.from_url(valkey.url, decode_responses=True) as redis:
+        settings = Settings(redis_url=valkey.url, data_dir=short_dir)
+        with serving(settings) as url, held(url, stream=stream) as answer:
+            followed(redis)
+            valkey.kill()
+            time.sleep(1)  # longer than redis-py tries again
+            assert not answer.done()
+            valkey.start()
+            succeed(taken(redis, short_dir / "artifacts"))
+            assert answer.result().status_code == 200
+            assert base64.b64encode(PNG).decode() in answer.result().text
+            assert redis.zcard("rollover:jobs") == 1
+
+
+def test_redis_away_for_too_long_is_a_503(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.images.PATIENCE", 0.0)
+    with Valkey(short_dir) as valkey, Redis.from_url(valkey.url, decode_responses=True) as redis:
+        settings = Settings(redis_url=valkey.url, data_dir=short_dir)
+        with serving(settings) as url, held(url) as answer:
+            followed(redis)
+            valkey.kill()
+            refused(answer.result(), 503, "redis_unavailable")
+            valkey.start()
+
+
+def test_an_answer_that_cannot_be_waited_for_cancels_its_search(
+    client: httpx.Client,
+    redis: Any,  # noqa: ANN401
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.store.BLOCK_MS", 100)
+    try:
+        redis.execute_command("ACL", "SETUSER", "default", "-xread")
+        with held(str(client.base_url)) as answer:
+            job = submitted(redis)
+            refused(answer.result(), 500, "internal_error")
+        assert redis.hget(f"rollover:job:{job}", "status") == "canceled"
+    finally:
+        redis.execute_command("ACL", "SETUSER", "default", "+xread")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_server_that_stops_cancels_what_a_client_waits_for(
+    redis_url: str,
+    redis: Any,  # noqa: ANN401
+    tmp_path: Path,
+    stream: bool,  # noqa: FBT001
+) -> None:
+    with serving(Settings(redis_url=redis_url, data_dir=tmp_path)) as url:
+        pool, client = ThreadPoolExecutor(1), httpx.Client(base_url=url, timeout=60)
+        pool.submit(client.post, "/v1/images/generations", json={"prompt": "x", "stream": stream})
+        job = submitted(redis)
+    pool.shutdown()
+    client.close()
+    assert redis.hget(f"rollover:job:{job}", "status") == "canceled"
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_cancels_its_search(client: httpx.Client, redis: Any, stream: bool) -> None:  # noqa: ANN401, FBT001
     body = json.dumps({"prompt": "x", "stream": stream, "partial_images": 0})
     with closing(HTTPConnection(client.base_url.host, client.base_url.port, timeout=60)) as connection:
         connection.request("POST", "/v1/images/generations", body, {"Content-Type": "application/json"})
-        end = time.monotonic() + 60
-        while not redis.zcard("rollover:jobs"):
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        job = submitted(redis)
         if stream:
             connection.getresponse()  # it has begun
-    [job] = redis.zrange("rollover:jobs", 0, -1)
     end = time.monotonic() + 60
     while redis.hget(f"rollover:job:{job}", "status") != "canceled":
         assert time.monotonic() < end
