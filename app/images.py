@@ -52,9 +52,9 @@ class ImagesResponse(BaseModel):
 
 
 async def submit(
-    services: Services, caller: Caller, payload: object
+    services: Services, caller: Caller, payload: object, key: str | None
 ) -> tuple[ImageRequest, Generation, Submitted]:
-    """Queue the generation that an OpenAI request asks for.
+    """Queue the generation that an OpenAI request asks for; it is held unless a key can ask for it again.
 
     Raises:
         InvalidRequestError: it cannot be run; the problems point at OpenAI's fields.
@@ -62,17 +62,18 @@ async def submit(
     """
     request, body = translated(payload)
     try:
-        generation, submitted = await jobs.submit(services, caller, body, None)
+        generation, submitted = await jobs.submit(services, caller, body, key)
     except InvalidRequestError as error:
         raise InvalidRequestError([as_openai(problem) for problem in error.problems]) from None
-    services.held[generation.id] = caller
+    if key is None:
+        services.held[generation.id] = caller
     return request, generation, submitted
 
 
 async def answered(
     request: Request, services: Services, caller: Caller, generation: Generation
 ) -> ImagesResponse:
-    """Wait for the end of a generation; where that is cut off, cancel it.
+    """Wait for the end of a generation; where that is cut off, cancel it if it is held.
 
     Raises:
         ProblemError: it failed.
@@ -216,7 +217,7 @@ async def left(request: Request) -> None:
 
 
 async def abandon(services: Services, generation: str) -> None:
-    """Cancel a generation that nobody waits for any more, unless it has ended."""
+    """Cancel a generation that is held and that nobody waits for any more, unless it has ended."""
     caller = services.held.get(generation)
     if caller is None:
         return

@@ -9,6 +9,7 @@ from app import images, sse
 from app.bodies import posted_json
 from app.callers import REFUSALS, CallerDep, tell
 from app.problems import documented
+from app.routes.generations import IdempotencyKey
 from app.services import ServicesDep
 
 router = APIRouter(prefix="/v1/images/generations", tags=["openai"], responses=REFUSALS)
@@ -32,6 +33,7 @@ BODY: dict[str, Any] = {
         "body_too_large",
         "unsupported_media_type",
         "invalid_request",
+        "idempotency_mismatch",
         "generation_failed",
         "rate_limited",
         "nfe_exhausted",
@@ -41,13 +43,17 @@ BODY: dict[str, Any] = {
         "storage_unavailable",
     ),
 )
-async def generate(request: Request, services: ServicesDep, caller: CallerDep) -> Response:
+async def generate(
+    request: Request, services: ServicesDep, caller: CallerDep, idempotency_key: IdempotencyKey = None
+) -> Response:
     """Search pictures as OpenAI's clients ask for them; the answer comes when the search has ended."""
     payload = await posted_json(request, services.settings.max_body_bytes)
-    asked, generation, submitted = await images.submit(services, caller, payload)
+    asked, generation, submitted = await images.submit(services, caller, payload, idempotency_key)
     request.state.generation = generation.id
     tell(request, *submitted.allowances)
     headers = {"Location": generation.urls.get}
+    if submitted.repeated:
+        headers["Idempotency-Replayed"] = "true"
     if asked.stream:
         events = images.streamed(services, caller, generation, asked.partials)
         return StreamingResponse(events, media_type=sse.MEDIA_TYPE, headers=sse.HEADERS | headers)

@@ -153,10 +153,10 @@ def test_the_official_client_shows_that_there_is_no_such_route(client_of_openai:
         client_of_openai.images.edit(prompt="x", image=b"")
 
 
-def followed(redis: Any) -> None:  # noqa: ANN401
-    """Return when the server waits for events."""
+def followed(redis: Any, times: int = 1) -> None:  # noqa: ANN401
+    """Return when the server waits for events of so many searches."""
     end = time.monotonic() + 60
-    while not redis.info("clients")["blocked_clients"]:
+    while redis.info("clients")["blocked_clients"] != times:
         assert time.monotonic() < end
         time.sleep(0.01)
 
@@ -227,18 +227,47 @@ def test_a_server_that_stops_cancels_what_a_client_waits_for(
     assert redis.hget(f"rollover:job:{job}", "status") == "canceled"
 
 
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_leaves_cancels_its_search(client: httpx.Client, redis: Any, stream: bool) -> None:  # noqa: ANN401, FBT001
+@contextmanager
+def leaving(client: httpx.Client, redis: Redis, *, stream: bool, **headers: str) -> Iterator[str]:
+    """Ask for a picture with the job's id in the block, and leave at its end."""
     body = json.dumps({"prompt": "x", "stream": stream, "partial_images": 0})
     with closing(HTTPConnection(client.base_url.host, client.base_url.port, timeout=60)) as connection:
-        connection.request("POST", "/v1/images/generations", body, {"Content-Type": "application/json"})
+        headers["Content-Type"] = "application/json"
+        connection.request("POST", "/v1/images/generations", body, headers)
         job = submitted(redis)
         if stream:
             connection.getresponse()  # it has begun
+        yield job
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_cancels_its_search(client: httpx.Client, redis: Any, stream: bool) -> None:  # noqa: ANN401, FBT001
+    with leaving(client, redis, stream=stream) as job:
+        pass
     end = time.monotonic() + 60
     while redis.hget(f"rollover:job:{job}", "status") != "canceled":
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_with_an_idempotency_key_a_client_that_left_can_come_back(
+    client: httpx.Client,
+    client_of_openai: OpenAI,
+    redis: Redis,
+    data_dir: Path,
+    stream: bool,  # noqa: FBT001
+) -> None:
+    headers = {"Idempotency-Key": "one"}
+    with leaving(client, redis, stream=stream, **headers):
+        followed(redis)
+    followed(redis, times=0)
+    with working(redis, data_dir, succeed):
+        answer = client_of_openai.images.with_raw_response.generate(prompt="x", extra_headers=headers)
+    assert answer.headers["idempotency-replayed"] == "true"
+    assert redis.zcard("rollover:jobs") == 1
+    with pytest.raises(openai.UnprocessableEntityError, match="another body"):
+        client_of_openai.images.generate(prompt="y", extra_headers=headers)
 
 
 @pytest.mark.parametrize(
