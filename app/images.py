@@ -137,8 +137,12 @@ def spent_at(entry: Entry, nfe: int) -> int:
 
 
 async def preview(services: Services, generation: Generation, entry: Entry) -> str | None:
-    """Return the picture of a level event."""
-    content = await services.artifacts.read(preview_path(generation.id, entry.seq))
+    """Return the picture of a level event; None where it cannot be read, for which no search ends."""
+    try:
+        content = await services.artifacts.read(preview_path(generation.id, entry.seq))
+    except ProblemError as error:
+        logger.warning("A preview of %s is left out: %s", generation.id, error)
+        return None
     return None if content is None else base64.b64encode(content).decode()
 
 

@@ -111,6 +111,11 @@ class Hand:
         """Publish a level with its picture; return its seq."""
         seq = self.seq + 1
         self.file(preview_path(self.id, seq), PNG)
+        self.level()
+        return seq
+
+    def level(self) -> None:
+        """Publish a level whose picture lies there, or will not be found."""
         level = LevelEvent(
             chain=0,
             level=1,
@@ -118,10 +123,9 @@ class Hand:
             reward=0.5,
             best_reward=0.5,
             draws=3,
-            preview_url=preview_url(self.id, seq),
+            preview_url=preview_url(self.id, self.seq + 1),
         )
         assert self.write(level)
-        return seq
 
     def finish(self, status: Status = Status.SUCCEEDED) -> None:
         """End the search with one image and a trace of its candidates."""

@@ -20,6 +20,7 @@ from redis import Redis
 
 from contracts.events import Failed
 from contracts.jobs import JobError, Status
+from contracts.keys import preview_path
 from contracts.settings import Settings
 from tests.app.conftest import serving
 from tests.app.hand import PNG, Hand
@@ -116,6 +117,27 @@ def test_the_official_client_streams_previews_and_the_picture(
     assert [event.partial_image_index for event in events[:2]] == [0, 1]
     assert [base64.b64decode(event.b64_json) for event in events] == [PNG] * 3
     assert {event.size for event in events} == {"64x64"}
+
+
+def test_a_preview_that_cannot_be_read_is_left_out(
+    client_of_openai: OpenAI, redis: Redis, data_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def work(hand: Hand) -> None:
+        hand.search(1, 60)
+        (hand.artifacts / preview_path(hand.id, hand.seq + 1)).mkdir(parents=True)
+        hand.level()
+        hand.search(61, 120)
+        hand.preview()
+        hand.finish()
+
+    with working(redis, data_dir, work):
+        stream = client_of_openai.images.generate(
+            prompt="x", stream=True, partial_images=3, extra_body={"budget": {"nfe": 200}}
+        )
+        events: list[Any] = list(stream)
+    partial = "image_generation.partial_image"
+    assert [event.type for event in events] == [partial, "image_generation.completed"]
+    assert "artifact store" in caplog.text
 
 
 def test_a_search_that_fails_is_an_error_of_the_official_client(
