@@ -53,7 +53,10 @@ def check_type(request: Request) -> None:
     """Refuse what is not plain UTF-8 JSON."""
     header = Message()
     header["content-type"] = request.headers.get("content-type", "")
-    charset = header.get_content_charset("utf-8")
+    try:
+        charset = header.get_content_charset("utf-8")
+    except TypeError:  # raised over a parameter in parts, some of them numbered and some not
+        charset = None
     if header.get_content_type() != "application/json" or charset not in ("utf-8", "us-ascii"):
         detail = "Send the body with 'Content-Type: application/json'."
         raise ProblemError("unsupported_media_type", detail)

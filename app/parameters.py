@@ -16,7 +16,8 @@ async def only_known(request: Request, _caller: CallerDep) -> None:
     """
     if not request.query_params:
         return
-    described = request.app.openapi()["paths"][request.scope["route"].path][request.method.lower()]
+    method = "get" if request.method == "HEAD" else request.method.lower()  # OpenAPI has no HEAD of ours
+    described = request.app.openapi()["paths"][request.scope["route"].path][method]
     known = [each["name"] for each in described.get("parameters", []) if each["in"] == "query"]
     unknown = [name for name in dict.fromkeys(request.query_params) if name not in known]
     problems = [

@@ -277,6 +277,7 @@ def test_a_body_as_large_as_allowed(client: httpx.Client) -> None:
         {"Content-Type": "application/x-www-form-urlencoded"},
         {"Content-Type": "application/json; charset=utf-16"},
         {"Content-Type": ""},
+        {"Content-Type": "application/json; charset*=utf-8''utf-8; charset*0=x"},
         {"Content-Type": "application/json", "Content-Encoding": "gzip"},
     ],
 )
@@ -371,6 +372,12 @@ def test_a_parameter_that_no_one_knows(
     problem = refused(client.request(method, path), 422, "invalid_request")
     [error] = problem["errors"]
     assert (error["parameter"], error["allowed"]) == (name, allowed)
+
+
+@pytest.mark.parametrize("rest", ["images/0", "baseline", "previews/1"])
+def test_a_parameter_that_no_one_knows_in_a_head(client: httpx.Client, rest: str) -> None:
+    answer = client.head(f"/v1/generations/{UNKNOWN_ID}/{rest}?x=1")
+    assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
 
 
 def test_of_a_body_of_wrong_names_the_first_are_told(client: httpx.Client) -> None:
