@@ -8,6 +8,7 @@ from email.message import Message
 
 from fastapi import Request
 from pydantic_core import from_json
+from starlette.requests import ClientDisconnect
 
 from app.problems import ProblemError
 
@@ -26,7 +27,10 @@ async def posted_json(request: Request, limit: int, image: int = 0) -> object:
         ProblemError: 415, 413 or 400.
     """
     check_type(request)
-    body = await limited(request.stream(), limit, image)
+    try:
+        body = await limited(request.stream(), limit, image)
+    except ClientDisconnect:  # for the log: nobody reads the answer
+        raise ProblemError("malformed_json", "The client left before the end of its body.") from None
     try:
         payload = from_json(body, allow_inf_nan=True)
         repeated = repeated_name(body.decode())

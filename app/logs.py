@@ -45,7 +45,7 @@ class RequestLog:
             try:
                 await self.app(scope, receive, logged)
             except Exception:
-                # A defect: the answer is written further out, where this request's id is not known.
+                # A defect in the midst of an answer: there is no other to give.
                 seconds = time.perf_counter() - began
                 logger.exception("request", extra={"facts": facts_of(scope, request_id, 500, seconds)})
                 raise

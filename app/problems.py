@@ -11,6 +11,7 @@ from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contracts.errors import ERRORS, ErrorCode, FieldProblem, InvalidRequestError, Problem
 
@@ -86,7 +87,36 @@ def install(app: FastAPI) -> None:
     for away in REDIS_AWAY:
         app.add_exception_handler(away, on_redis_away)
     app.add_exception_handler(ResponseError, on_redis_error)
-    app.add_exception_handler(Exception, on_defect)
+    app.add_middleware(Defects)
+
+
+class Defects:
+    """ASGI middleware that answers what no handler expects, before the others see the answer.
+
+    Starlette calls a handler for `Exception` outside all of them, where requests have no id and no count.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wrap an application."""
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; a defect in the midst of an answer is raised."""
+        begun = False
+
+        async def noted(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noted)
+        except Exception as error:
+            if begun or scope["type"] != "http":
+                raise
+            logger.exception("A request met a defect")
+            response = await on_defect(Request(scope), error)
+            await response(scope, receive, send)
 
 
 async def on_problem(request: Request, error: Exception) -> Response:

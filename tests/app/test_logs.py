@@ -2,7 +2,10 @@
 
 import json
 import logging
+import socket
+import time
 from collections.abc import Callable
+from contextlib import closing
 
 import httpx
 import pytest
@@ -11,6 +14,7 @@ from redis import Redis
 from app.keyring import Keyring, Limits, new_key
 from contracts.logs import JsonFormatter
 from tests.app.hand import Hand
+from tests.app.test_bad_input import refused
 
 
 @pytest.fixture
@@ -53,13 +57,33 @@ def test_a_defect_is_logged_with_its_request(
     client: httpx.Client,
     redis: Redis,
     lines: Callable[[], list[dict[str, object]]],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     hand = submit()
     redis.hset(f"rollover:job:{hand.id}", "progress", "broken")
-    assert client.get(f"/v1/generations/{hand.id}").status_code == 500
+    answer = client.get(f"/v1/generations/{hand.id}", headers={"X-Request-Id": "mine-1"})
+    assert refused(answer, 500, "internal_error")
+    assert answer.headers["x-request-id"] == "mine-1"
     last = lines()[-1]
-    assert (last["status"], last["generation"], last["level"]) == (500, hand.id, "error")
-    assert "Traceback" in str(last["exception"])
+    assert (last["status"], last["generation"], last["request"]) == (500, hand.id, "mine-1")
+    [defect] = [record for record in caplog.records if record.exc_info]
+    told = json.loads(JsonFormatter().format(defect))
+    assert told["level"] == "error"
+    assert "Traceback" in told["exception"]
+
+
+def test_a_client_that_breaks_off_its_body_is_no_defect(
+    client: httpx.Client, lines: Callable[[], list[dict[str, object]]], caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(socket.create_connection((client.base_url.host, client.base_url.port or 0))) as connection:
+        head = "POST /v1/generations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        connection.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+    end = time.monotonic() + 60
+    while not lines():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert lines()[-1]["status"] == 400
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_a_job_knows_the_request_that_submitted_it(client: httpx.Client, redis: Redis) -> None:

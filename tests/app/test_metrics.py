@@ -44,6 +44,22 @@ def test_requests_are_counted_by_route_and_status(client: httpx.Client) -> None:
     assert UNKNOWN_ID not in str(after)
 
 
+def test_a_defect_is_counted_and_tells_of_limits(
+    client: httpx.Client, redis: Redis, submit: Callable[..., Hand]
+) -> None:
+    name = ("rollover_http_requests_total", "GET", "/v1/generations/{generation}", "500")
+    before = scraped(client).get(name, 0)
+    key, secret = new_key("x", Limits(requests_per_minute=100))
+    job = submit().id
+    redis.hset(f"rollover:job:{job}", mapping={"progress": "broken", "owner": key.id})
+    Keyring(redis).add(key)
+    client.headers["Authorization"] = f"Bearer {secret}"
+    answer = client.get(f"/v1/generations/{job}")
+    refused(answer, 500, "internal_error")
+    assert answer.headers["ratelimit"]
+    assert scraped(client)[name] == before + 1
+
+
 def test_the_queue_its_workers_and_their_pace(
     client: httpx.Client, redis: Redis, submit: Callable[..., Hand]
 ) -> None:
