@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, ValidationError
 
-from contracts.errors import FieldProblem, InvalidRequestError
+from contracts.errors import MOST_PROBLEMS, FieldProblem, InvalidRequestError
 from contracts.names import did_you_mean
 from contracts.parsing import belongs_to, problem_of, told
 from contracts.requests import MAX_IMAGES, GenerationRequest
@@ -57,13 +57,14 @@ def translated(payload: object) -> tuple[ImageRequest, dict[str, Any]]:
     posted = cast("dict[str, Any]", payload)
     theirs = ImageRequest.model_fields.keys()
     known = theirs | OURS
-    problems = [unknown_field(name, known) for name in posted.keys() - known]
+    unknown = [name for name in posted if name not in known]
+    problems = [unknown_field(name, known) for name in unknown[:MOST_PROBLEMS]]
     own = {name: value for name, value in posted.items() if name in theirs}
     try:
         request = ImageRequest.model_validate(own)
     except ValidationError as error:
         problems += [problem_of(each, own) for each in told(error)]
-        raise InvalidRequestError(problems) from None
+        raise InvalidRequestError(problems[:MOST_PROBLEMS]) from None
     if problems:
         raise InvalidRequestError(problems)
     rest = {name: value for name, value in posted.items() if name in OURS and value is not None}

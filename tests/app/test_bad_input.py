@@ -383,6 +383,9 @@ def test_a_parameter_that_no_one_knows_in_a_head(client: httpx.Client, rest: str
 def test_of_a_body_of_wrong_names_the_first_are_told(client: httpx.Client) -> None:
     body = json.dumps({"prompt": "a", **{f"x{number}": 1 for number in range(5000)}})
     assert len(refused(post(client, body), 422, "invalid_request")["errors"]) == MOST_PROBLEMS
+    answer = client.post("/v1/images/generations", json={**json.loads(body), "n": 0})
+    errors = refused(answer, 422, "invalid_request")["errors"]
+    assert [error["pointer"] for error in errors] == [f"/x{number}" for number in range(MOST_PROBLEMS)]
     query = "&".join(f"x{number}=1" for number in range(5000))
     problem = refused(client.get(f"/v1/models?{query}"), 422, "invalid_request")
     assert len(problem["errors"]) == MOST_PROBLEMS
