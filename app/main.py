@@ -76,11 +76,12 @@ def create_app(settings: Settings) -> FastAPI:
         module.router
         for module in (generations, outputs, quotes, images, webhooks, catalogue, health, studio)
     ]
+    described = list(app.router.routes)  # the OpenAPI document and its page
     for router in routers:
         strict = [Depends(only_known)] if router.prefix.startswith("/v1") else []
         app.include_router(router, dependencies=strict)
     app.router.routes.append(studio.files)
-    app.state.routes = [route for router in routers for route in router.routes]
+    app.state.routes = [*described, *(route for router in routers for route in router.routes), studio.files]
     return app
 
 

@@ -22,6 +22,8 @@ RETRY_AFTER_SECONDS = "2"
 REDIS_AWAY = (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError)
 REDIS_CANNOT_WRITE = ("MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN")
 """Codes of error replies that redis-py has no exception for: the server runs, but takes no writes for now."""
+READING = {"GET", "HEAD"}
+"""What a folder of files takes, whose route does not say."""
 ROUTING_CODES: Mapping[int, ErrorCode] = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -159,10 +161,13 @@ async def on_routing(request: Request, error: Exception) -> Response:
 def allowed_methods(request: Request) -> list[str]:
     """List what a path allows over all its routes; Starlette's own answer knows the first one only."""
     found: set[str] = set()
+    scope = dict(request.scope)
+    if "app_root_path" in scope:  # a folder of files refused it, for which the path begins at the folder
+        scope["root_path"] = scope["app_root_path"]
     for route in request.app.state.routes:
-        match, _ = route.matches(request.scope)
+        match, _ = route.matches(scope)
         if match is not Match.NONE:
-            found |= route.methods
+            found |= getattr(route, "methods", READING)
     return sorted(found)
 
 

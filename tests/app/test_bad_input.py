@@ -329,6 +329,9 @@ def test_an_unknown_route(client: httpx.Client, path: str) -> None:
         ("PATCH", f"/v1/generations/{UNKNOWN_ID}", "DELETE, GET"),
         ("GET", f"/v1/generations/{UNKNOWN_ID}/cancel", "POST"),
         ("POST", "/healthz", "GET, HEAD"),
+        ("POST", "/docs", "GET"),
+        ("POST", "/openapi.json", "GET, HEAD"),
+        ("POST", "/studio/studio.js", "GET, HEAD"),
     ],
 )
 def test_another_method(client: httpx.Client, method: str, path: str, allow: str) -> None:
