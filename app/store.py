@@ -39,7 +39,8 @@ from contracts.transitions import DELETE_SCRIPT, WRITE_SCRIPT, write_args, write
 from contracts.turns import AHEAD_SCRIPT, LEAVE_SCRIPT, READ_SCRIPT, cost, line_keys, member, member_of
 
 logger = logging.getLogger("rollover.store")
-MAX_CONNECTIONS = 10_000
+MAX_CONNECTIONS = 8_000
+"""One waits for each search that is followed; Redis takes 10,000 by default, and workers need some."""
 BLOCK_MS = 10_000
 READ_COUNT = 500
 TYPE_MARK = '"type":"'

@@ -50,12 +50,16 @@ async def events(
     last_event_id: LastEventId = None,
     after: After = None,
 ) -> Response:
-    """Stream every event from the first, or from `Last-Event-ID`, to the final one."""
+    """Stream every event from the first, or from `Last-Event-ID`, to the final one.
+
+    A number beyond the last event counts as the last event's.
+    """
     record = await jobs.existing(services, caller, generation)
     start = last_event_id if last_event_id is not None else after or 0
     if record.status.final and start >= record.events:
         return Response(status_code=204)
-    messages = sse.stream(services.store, generation, start)
+    # No event lies beyond: streams that begin at one place wait for Redis together.
+    messages = sse.stream(services.store, generation, min(start, record.events))
     return StreamingResponse(messages, media_type=sse.MEDIA_TYPE, headers=sse.HEADERS)
 
 

@@ -158,18 +158,26 @@ def test_a_quiet_stream_is_kept_open(submit: Submit, client: httpx.Client) -> No
 
 @pytest.mark.usefixtures("quick")
 def test_a_stream_ends_where_nothing_can_follow(submit: Submit, client: httpx.Client, redis: Redis) -> None:
-    deleted, beyond = submit(), submit()
+    deleted = submit()
     with client.stream("GET", f"/v1/generations/{deleted.id}/events") as response:
         stream = messages(response.iter_lines())
         assert next(stream).event == "queued"
         redis.delete(*write_keys(deleted.id))
         assert list(stream) == []
-    with client.stream("GET", f"/v1/generations/{beyond.id}/events?after=100") as response:
-        lines = response.iter_lines()
-        assert next(lines) == ": waiting"
-        beyond.start()
-        beyond.finish()
-        assert list(messages(lines)) == []
+
+
+@pytest.mark.parametrize("by", ["header", "query"])
+def test_a_stream_from_beyond_the_last_event_begins_after_it(
+    submit: Submit, client: httpx.Client, by: str
+) -> None:
+    hand = submit()
+    options: dict[str, Any] = (
+        {"headers": {"Last-Event-ID": "100"}} if by == "header" else {"params": {"after": "100"}}
+    )
+    with client.stream("GET", f"/v1/generations/{hand.id}/events", **options) as response:
+        hand.start()
+        hand.finish()
+        assert [message.id for message in messages(response.iter_lines())] == [2, 3]
 
 
 def test_a_stream_ends_when_redis_goes_away(short_dir: Path) -> None:
