@@ -20,6 +20,7 @@ from workers.headroom import taken
 from workers.hold import connect
 from workers.messages import Asking, Heed, Loaded, Order, Ready, Refused, Run, Spec, Tick
 from workers.needs import reward_needs
+from workers.provenance import HASHES
 from workers.store import ArtifactStore
 
 PR_SET_PDEATHSIG = 1
@@ -64,6 +65,7 @@ def main(pipe: "Connection[object, object]", spec: Spec) -> None:
     die_with_parent()
     configure(worker=spec.worker, engine=os.getpid())
     tracing.configure("rollover-engine")
+    HASHES.update(spec.hashes)
     line = Line(pipe)
     try:
         engine = Engine.load(
@@ -81,7 +83,7 @@ def main(pipe: "Connection[object, object]", spec: Spec) -> None:
         engine.halved = lambda: counts.add("halvings")
         tick = engine.stepped = lambda: line.send(Tick())
         runner = Runner(connection, engine, store, spec.worker, spec.settings, line.orders, tick, line.send)
-        line.send(Ready(str(engine.device), taken(engine.device)))
+        line.send(Ready(str(engine.device), taken(engine.device), HASHES))
         for run in line.jobs():
             line.send(runner.run(run.job_id, run.traceparent, run.lost))
 

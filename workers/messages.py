@@ -1,22 +1,30 @@
 """What the supervisor and its engine tell each other over their pipe."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from contracts.jobs import JobError
 from contracts.settings import Settings
 from workers.settings import WorkerSettings
 
+Hashes = dict[tuple[str, int, int, int], str]
+"""SHA-256 of files, by path, inode, size in bytes and time of the last change in nanoseconds."""
+
 
 @dataclass(frozen=True)
 class Spec:
-    """What an engine is started with."""
+    """What an engine is started with.
+
+    Args:
+        hashes: of weights that an engine before it has read.
+    """
 
     model: str
     worker: str
     redis_url: str
     settings: Settings
     worker_settings: WorkerSettings
+    hashes: Hashes = field(default_factory=Hashes)
 
 
 class Order(StrEnum):
@@ -62,6 +70,7 @@ class Ready:
 
     device: str
     memory: int
+    hashes: Hashes = field(default_factory=Hashes)
 
 
 @dataclass(frozen=True)

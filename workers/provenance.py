@@ -10,9 +10,12 @@ from pathlib import Path
 import torch
 
 from models.rewards.protocol import Facts, Reward
+from workers.messages import Hashes
 
 LIBRARIES = ("rollover", "torch", "diffusers", "transformers", "numpy", "scipy", "pillow")
 CHUNK = 1 << 20
+HASHES = Hashes()
+"""What this process or an engine before it has read: to read 24 GB again takes most of a minute."""
 
 
 @cache
@@ -30,6 +33,14 @@ def weights_sha256(folder: Path) -> str:
 
 def file_sha256(path: Path) -> str:
     """Hash of one file, read in pieces: weights are larger than memory should have to hold."""
+    stat = path.stat()
+    key = str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns
+    if key not in HASHES:
+        HASHES[key] = _read_sha256(path)
+    return HASHES[key]
+
+
+def _read_sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
@@ -177,6 +177,7 @@ class Resident:
         if isinstance(message, Ready):
             log.info("engine %d is ready on %s", self.pid, message.device)
             self._note(busy=False, size=message.memory)
+            self.spec = replace(self.spec, hashes=message.hashes)
             return message.device
         self.kill()
         raise EngineRefusedError(message.reason if isinstance(message, Refused) else str(message))

@@ -122,8 +122,9 @@ def test_an_engine_killed_by_hand_is_replaced_and_the_job_goes_on(
     job = desk.submit(**BODY)
     running = Meanwhile(supervisor, job)
     until(lambda: desk.record(job).checkpoint)
-    first = supervisor.engine.pid
+    first, hashes = supervisor.engine.pid, supervisor.engine.spec.hashes
     assert first
+    assert any("tiny-shapes" in path for path, *_ in hashes), "the next engine would read its weights twice"
     os.kill(first, signal.SIGKILL)
     (tmp_path / sabotage.FILE).unlink()
     until(lambda: desk.record(job).attempts == 2)
