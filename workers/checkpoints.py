@@ -26,7 +26,7 @@ IMAGE = "image."
 BASELINE = "baseline."
 """What the names of the baseline's tensors begin with."""
 EVERY_NFE = 25
-"""A state is saved at every level, and after so many evaluations since the last one at the latest."""
+"""A state is saved at every level, and after the first round that ends so many NFE after the last one."""
 log = logging.getLogger(__name__)
 
 

@@ -29,6 +29,7 @@ from contracts.settings import Settings
 from contracts.stops import StopReason
 from sampling.events import Round
 from sampling.extension import extended
+from sampling.ledger import Ledger
 from sampling.state import State
 from workers.baseline import Baseline
 from workers.checkpoints import EVERY_NFE, Checkpoints, Memory, Standing, read
@@ -53,6 +54,14 @@ log = logging.getLogger(__name__)
 
 class GivenBackError(Exception):
     """The worker was told to stop: the job goes back to its queue."""
+
+
+class RoundLeftError(Exception):
+    """A round is left before its end, for a reason to end the search; None: the job is given back."""
+
+    def __init__(self, reason: StopReason | None) -> None:
+        super().__init__(reason)
+        self.reason: StopReason | None = reason
 
 
 @dataclass
@@ -253,9 +262,17 @@ class Execution:
             # An earlier execution may have been killed between its last round and the end.
             if reason := self._ended_by(Round(start)):
                 return Outcome(start, reason)
+        search.metered.stepped = partial(self._tell_within, search)
+        search.metered.going_on = self._leave_in_time
+        try:
+            return self._run_rounds(search, start)
+        except RoundLeftError as error:
+            return self._left(search, error.reason)
+
+    def _run_rounds(self, search: Search, start: State | None) -> Outcome:
+        """Run the search from a state on and publish its rounds."""
         saved = start.ledger.nfe_spent if start else 0
         levels = LevelSpans()
-        search.metered.stepped = partial(self._tell_within, search)
         for around in search.rounds(start):
             self._state, self._told_within = around.state, 0
             spent = around.state.ledger.nfe_spent
@@ -283,10 +300,36 @@ class Execution:
         if made <= self._told_within + EVERY_NFE:
             return
         self._told_within = made
+        self._publisher.publish(Update(self._so_far(search)))
+
+    def _so_far(self, search: Search) -> Progress:
+        """How far the search is within a round."""
         so_far = self.hold.record.progress.model_copy(update={"nfe_spent": 0})
         if self._state:
             so_far = progress(self._state, search.request, self.hold.record.nfe_before)
-        self._publisher.publish(Update(so_far.model_copy(update={"nfe_spent": so_far.nfe_spent + made})))
+        return so_far.model_copy(update={"nfe_spent": so_far.nfe_spent + search.metered.made})
+
+    def _leave_in_time(self) -> None:
+        """Leave a round that has a batch to make yet, where an order or a limit of time asks for it.
+
+        Raises:
+            RoundLeftError: nothing that the round found was told, so that whoever goes on tells it once.
+        """
+        reason = "canceled" if self._told(Order.CANCEL) else self._limits.reached_within(self._state)
+        if reason or self._told(Order.GIVE_BACK):
+            raise RoundLeftError(reason)
+
+    def _left(self, search: Search, reason: StopReason | None) -> Outcome:
+        """End the search where it stood before a round that it left, or give it back from there.
+
+        What was made in that round is spent; whoever goes on makes it again, at no charge.
+        """
+        if reason:
+            state = self._state or State(ledger=Ledger(search.problem.nfe))
+            return Outcome(state, reason, left=search.metered.made)
+        standing = self._stands(search, self._state) if self._state else None
+        self._publisher.publish(Update(self._so_far(search), standing=standing))
+        raise GivenBackError
 
     def _compared(self, found: Found) -> Found:
         """Run the baseline to its end, or until it is stopped: what it found by then is shown."""
@@ -407,7 +450,8 @@ class Execution:
             assert best is not None  # noqa: S101 -- only a cancel ends a search before its first score
             status, event = Status.SUCCEEDED, Completed(nfe_spent=spent, best_reward=best)
             # A search that ended well can be given more to spend.
-            # Of no other state can it be said that the search has spent what the job says.
+            # Of no other state can it be said that the search has spent what the job says, but for a round
+            # that its seconds cut short.
             checkpoint = self._checkpoints.write(replace(found.standing, ended=None, baseline=None))
         self._end(
             event,

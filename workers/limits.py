@@ -11,7 +11,7 @@ from sampling.state import State
 
 @dataclass
 class Limits:
-    """Looks at every round of one search.
+    """Looks at every round of one search, and at the time within it.
 
     Args:
         budget: the request's.
@@ -50,9 +50,20 @@ class Limits:
             return "target_reward"
         if self._out_of_patience(around):
             return "patience"
-        if self.budget.seconds is not None and self.elapsed >= self.budget.seconds:
-            return "seconds"
-        return None
+        return "seconds" if self._out_of_seconds else None
+
+    def reached_within(self, state: State | None) -> StopReason | None:
+        """Why to leave a round for where the search stood before it; None there: nowhere yet.
+
+        Of the limits those of time: what a round has found is known once it has ended.
+        """
+        if self.overdue:
+            return "deadline"
+        return "seconds" if state and state.best and self._out_of_seconds else None
+
+    @property
+    def _out_of_seconds(self) -> bool:
+        return self.budget.seconds is not None and self.elapsed >= self.budget.seconds
 
     def _note_gain(self, around: Round[State]) -> None:
         for candidate in around.candidates:

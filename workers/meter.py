@@ -58,6 +58,7 @@ class Metered:
     Attributes:
         asking: told which reward is asked, and None once all have answered, or one has failed.
         stepped: told after each call of the model, and each verdict.
+        going_on: called before a call of the model that is not the first of its round; may raise to leave it.
         rows: of the latest call: where memory ran out, it did so for so many.
         made: evaluations since the latest round, or since that was begun anew.
     """
@@ -68,11 +69,14 @@ class Metered:
     clock: Clock
     asking: Asking = nobody
     stepped: Callable[[], None] = lambda: None
+    going_on: Callable[[], None] = lambda: None
     rows: int = 0
     made: int = 0
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         """See `sampling.prediction.Velocity`."""
+        if self.made:
+            self.going_on()
         self.rows = len(x)
         with self.clock.time("model", ModelFailedError):
             velocity = self.session.velocity(x, t)

@@ -24,10 +24,17 @@ CANDIDATE = '"type":"candidate"'
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where a search stood when it ended, and why it did."""
+    """Where a search stood when it ended, and why it did.
+
+    Args:
+        state: after its last whole round.
+        stopped_by: why it ended.
+        left: evaluations made since, in a round that was left.
+    """
 
     state: State
     stopped_by: StopReason
+    left: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,12 +92,15 @@ class Results:
         )
 
     def usage(self, search: Search, outcome: Outcome) -> Usage:
-        """What the search has spent until now; what earlier executions told of counts, redone or not."""
+        """What the search has spent until now; what earlier executions told of counts, redone or not.
+
+        So does what was made in a round that was left.
+        """
         record = self.hold.record
         waited = self.hold.started_at - record.created_at
         seconds = Seconds(queued=max(waited.total_seconds(), 0.0), total=self.seconds, **search.clock.seconds)
         usage = Usage(**dict(spent(search, outcome, self.hold.nfe_redone, seconds)))
-        made = usage.nfe_spent - record.nfe_before
+        made = usage.nfe_spent - record.nfe_before + outcome.left
         nfe = max(made, record.progress.nfe_spent)
         left = record.request.budget.nfe - nfe
         counted = {
