@@ -83,18 +83,18 @@ def test_each_picture_and_each_held_out_reward_is_a_step(desk: Desk) -> None:
     assert counts == [counts[0], counts[0] + 2, counts[0] + 2]
 
 
-def test_when_the_result_is_made_is_told(desk: Desk) -> None:
+def test_when_a_search_runs_and_when_its_result_is_made_is_told(desk: Desk) -> None:
     stages: list[Stage] = []
     desk.runner.enter = stages.append
     desk.run()
-    assert stages == [Stage.FINISHING]
+    assert stages == [Stage.SEARCHING, Stage.FINISHING]
     stages.clear()
     desk.run(baseline=True)
-    assert stages == [Stage.FINISHING, Stage.SEARCHING, Stage.FINISHING]
+    assert stages == [Stage.SEARCHING, Stage.FINISHING] * 2
     stages.clear()
     desk.runner.engine.rewards["brightness"] = Faulty(ValueError("no"))
     desk.run()
-    assert stages == [Stage.FINISHING]
+    assert stages == [Stage.SEARCHING, Stage.FINISHING]
 
 
 def test_the_trace_is_the_candidates_as_published(desk: Desk) -> None:
