@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from benchmarks.cells import Cell
 from benchmarks.setup import Method
-from contracts.search import AUTHORS, SMALL, rbf_defaults
+from contracts.search import AUTHORS, SMALL, WIDE, rbf_defaults
 
 BASE_NFE = 10
 """What plain sampling takes, whatever the budget."""
@@ -44,6 +44,9 @@ SETTINGS = {
     for noises in (6, 12, 25)
 }
 SMALL_NAME, LARGE_NAME = "rbf, 1 chain, 12 noises", "rbf, 2 chains, 25 noises"
+WIDE_NAME = "rbf, 2 chains, 50 noises, top, width 8"
+OURS = {SMALL_NAME: SMALL, LARGE_NAME: AUTHORS, WIDE_NAME: WIDE}
+"""What the default has, by budget."""
 WIDTHS = {
     f"{name}, width {width}": Method("rbf", {**params, "width": width, "accept": "best"}, {})
     for name, params in {SMALL_NAME: SMALL, LARGE_NAME: AUTHORS}.items()
@@ -73,7 +76,8 @@ GUIDED = {
     for strategy in ("base", "rbf")
     for strength in (30, 100)
 }
-METHODS = MAIN | KERNELS | SETTINGS | WIDTHS | RIVALS | ABLATED | DEFAULT_LINEAR | GUIDED
+WIDEST = {WIDE_NAME: Method("rbf", {**WIDE}, {})}
+METHODS = MAIN | KERNELS | SETTINGS | WIDTHS | WIDEST | RIVALS | ABLATED | DEFAULT_LINEAR | GUIDED
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ def named(method: str, nfe: int) -> str:
     """The name of the settings that a method has at a budget: the default's are another's for each."""
     if method != "rbf":
         return method
-    return SMALL_NAME if rbf_defaults(nfe) is SMALL else LARGE_NAME
+    return next(name for name, settings in OURS.items() if rbf_defaults(nfe) is settings)
 
 
 def seed_of(prompt: int, draw: int) -> int:
@@ -134,6 +138,7 @@ ORDER = (
     ),
     Stage(MATCH, BUDGETS, LEADING, FRESH),
     Stage(MATCH, (100, 200), [*RIVALLING, *SETTINGS, *WIDTHS], CHOSEN_ON),
+    *(Stage(MATCH, (500,), [LARGE_NAME, WIDE_NAME], prompts) for prompts in (CHOSEN_ON, FRESH)),
     *(Stage(MATCH, BUDGETS, [SMALL_NAME, LARGE_NAME, *DEFAULT_LINEAR], TABLE, draw) for draw in DRAWS),
     Stage(MATCH, (100, 200), ["rbf", "rbf, upstream", *ABLATED], TABLE, draw=1),
     Stage(MATCH, (100,), [*KERNELS], TABLE),

@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 
 from benchmarks import report
 from benchmarks.cells import Cells
-from benchmarks.methods import BUDGETS, CHOSEN_ON, FRESH, LARGE_NAME, MAIN, SMALL_NAME, TABLE
+from benchmarks.methods import BUDGETS, CHOSEN_ON, FRESH, LARGE_NAME, MAIN, SMALL_NAME, TABLE, WIDE_NAME
 from benchmarks.report import DIFFERENCES, OURS, REWARDS, VALUES, Grouped
 from benchmarks.tables import TABLES, mean_and_error, table
 
@@ -27,6 +27,7 @@ NAMES = {
     "ALL": report.ALL,
     "LARGE": LARGE_NAME,
     "SMALL": SMALL_NAME,
+    "WIDE": WIDE_NAME,
     "LOCAL": report.LOCAL,
     "UPSTREAM": report.AUTHORS_WAY,
     "COUNT": REWARDS[1],

@@ -25,6 +25,7 @@ from benchmarks.methods import (
     SETTINGS,
     SMALL_NAME,
     TABLE,
+    WIDE_NAME,
     WIDTHS,
     named,
 )
@@ -69,6 +70,7 @@ PLAINEST, LOCAL = "best_of_n, 1 step", "local search at t = 1"
 ALL = range(FRESH.stop)
 OVER_LEADING = [((name, nfe), (OURS, nfe)) for nfe in BUDGETS for name in LEADING if name != OURS]
 SMALL_OVER_LARGE = [((LARGE_NAME, nfe), (SMALL_NAME, nfe)) for nfe in BUDGETS]
+WIDE_OVER_LARGE = [((LARGE_NAME, nfe), (WIDE_NAME, nfe)) for nfe in BUDGETS]
 DIFFERENCES: Mapping[str, tuple[range, Sequence[tuple[Searches, Searches]]]] = {
     "Over one-step best-of-n": (
         TABLE,
@@ -104,6 +106,18 @@ DIFFERENCES: Mapping[str, tuple[range, Sequence[tuple[Searches, Searches]]]] = {
         SMALL_OVER_LARGE,
     ),
     "1 chain and 12 noises over the paper's 2 and 25, on all prompts": (ALL, SMALL_OVER_LARGE),
+    "Two starts out of 50 noises and the best of eight children, over the paper's 2 and 25": (
+        TABLE,
+        WIDE_OVER_LARGE,
+    ),
+    "Two starts out of 50 noises and the best of eight children, on the prompts of the choice": (
+        CHOSEN_ON,
+        WIDE_OVER_LARGE,
+    ),
+    "Two starts out of 50 noises and the best of eight children, on prompts that no choice has seen": (
+        FRESH,
+        WIDE_OVER_LARGE,
+    ),
     "Four children at a time, the best taken, over one at a time": (
         TABLE,
         [((name, nfe), (f"{name}, width 4", nfe)) for name in (SMALL_NAME, LARGE_NAME) for nfe in BUDGETS],

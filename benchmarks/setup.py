@@ -101,9 +101,9 @@ class Method:
     sampler: dict[str, Any]
 
     def at(self, nfe: int) -> dict[str, Any]:
-        """The parameters for a budget, with the service's own where it has others for small ones."""
-        small = self.walks_by_rbf and self.params.get("mode") != "upstream"
-        return {**rbf_defaults(nfe), **self.params} if small else self.params
+        """The parameters for a budget, with the service's own."""
+        ours = self.walks_by_rbf and self.params.get("mode") != "upstream"
+        return {**rbf_defaults(nfe, self.params), **self.params} if ours else self.params
 
     def made(self, nfe: int) -> Strategy[Any]:
         """The strategy itself for a budget."""

@@ -213,7 +213,7 @@ def filled_search(search: SearchParams, sampler: Sampler, nfe: int) -> SearchPar
     if isinstance(search, BestOfNParams | ZeroOrderParams) and search.steps is None:
         return search.model_copy(update={"steps": sampler.steps})
     if isinstance(search, RbfParams):
-        defaults = AUTHORS if search.upstream else rbf_defaults(nfe)
+        defaults = AUTHORS if search.upstream else rbf_defaults(nfe, search.model_fields_set)
         unnamed = {name: value for name, value in defaults.items() if name not in search.model_fields_set}
         return search.model_copy(update={**unnamed, "finish_steps": search.finish})
     return search

@@ -4,7 +4,7 @@ The arithmetic repeats that of `sampling`, which this package may not import; a 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Annotated, ClassVar, Literal, cast
 
@@ -115,10 +115,20 @@ AUTHORS: Mapping[str, int] = MappingProxyType({"chains": 2, "initial_noises": 25
 SMALL: Mapping[str, int] = MappingProxyType({"chains": 1, "initial_noises": 12})
 SMALL_BUDGET = 150
 """NFE below which `SMALL` are better, measured in docs/search.md."""
+WIDE: Mapping[str, int | str] = MappingProxyType(
+    {"chains": 2, "initial_noises": 50, "start": "top", "width": 8, "accept": "best"}
+)
+LARGE_BUDGET = 500
+"""NFE from which `WIDE` are better, measured there too (decision 0135)."""
 
 
-def rbf_defaults(nfe: int) -> Mapping[str, int]:
-    """Chains and initial noises of mode `rollover` for a budget, where none are named."""
+def rbf_defaults(nfe: int, named: Collection[str] = ()) -> Mapping[str, int | str]:
+    """What mode `rollover` has for a budget, beside the parameters that are named.
+
+    `WIDE` go together, and were measured at the first level: who names one of them has none of the others.
+    """
+    if nfe >= LARGE_BUDGET and not {*WIDE, "first_level"}.intersection(named):
+        return WIDE
     return SMALL if nfe < SMALL_BUDGET else AUTHORS
 
 
@@ -139,7 +149,7 @@ class RbfParams(StrategyParams):
         ge=1,
         le=5000,
         description="scored before the first level: in all, or upstream for each chain; default in mode "
-        "`rollover` below 150 NFE: 12",
+        "`rollover` below 150 NFE: 12, from 500 on: 50, with `start` top, `width` 8 and `accept` best",
     )
     width: int = Field(default=1, ge=1, le=64, description="children drawn at once by each chain; upstream 1")
     accept: Literal["first", "best"] = "first"

@@ -40,16 +40,16 @@ def done(redis: Any, hand: Hand, nfe: int, seconds: float, attempts: int = 1) ->
 
 
 def test_a_quote_resolves_and_plans_without_running(client: httpx.Client, redis: Redis) -> None:
-    answer = quote(client, budget={"nfe": 500}, seed=1)
+    answer = quote(client, budget={"nfe": 501}, seed=1)
     assert answer["request"]["search"]["strategy"] == "rbf"
     assert answer["plan"] == {
-        "nfe": 500,
+        "nfe": 501,
         "nfe_unspent": 0,
-        "initial_noises": 25,
+        "initial_noises": 50,
         "chains": 2,
         "levels": 9,
-        "quota": 26,
-        "shares": [236, 235],
+        "quota": 24,
+        "shares": [224, 223],
         "draws": None,
         "finish_steps": 4,
         "runs": None,

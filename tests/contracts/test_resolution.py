@@ -267,14 +267,33 @@ def test_a_grid_of_ones_own_begins_at_its_top(sampler: dict[str, Any]) -> None:
         ({"initial_noises": 5}, 149, 1, 5),
         ({"mode": "upstream"}, 100, 2, 25),
         ({"mode": "upstream", "chains": 1}, 100, 1, 25),
+        ({}, 499, 2, 25),
+        ({}, 500, 2, 50),
+        ({"finish_steps": 2}, 600, 2, 50),
+        ({"mode": "upstream"}, 600, 2, 25),
     ],
 )
-def test_a_small_budget_has_fewer_chains_and_noises_where_none_are_named(
+def test_chains_and_noises_go_by_the_budget_where_none_are_named(
     search: dict[str, Any], nfe: int, chains: int, noises: int
 ) -> None:
     resolved = accept({"prompt": "a red circle", "budget": {"nfe": nfe}, "search": search}).search
     assert isinstance(resolved, RbfParams)
     assert (resolved.chains, resolved.initial_noises) == (chains, noises)
+    wide = ("top", 8, "best") if noises == 50 else ("best", 1, "first")
+    assert (resolved.start, resolved.width, resolved.accept) == wide
+
+
+@pytest.mark.parametrize(
+    "named", [{"chains": 64}, {"initial_noises": 1}, {"width": 1}, {"accept": "best"}, {"first_level": 3}]
+)
+def test_who_names_one_of_what_goes_together_has_none_of_the_rest(named: dict[str, Any]) -> None:
+    search = accept({"prompt": "a red circle", "budget": {"nfe": 2000}, "search": named}).search
+    assert isinstance(search, RbfParams)
+    authors = {"chains": 2, "initial_noises": 25, "width": 1, "accept": "first", "start": "best"}
+    assert search.model_dump(include=set(authors)) == {
+        **authors,
+        **{n: v for n, v in named.items() if n in authors},
+    }
 
 
 def test_what_a_submission_names_wins_over_the_models_defaults() -> None:
