@@ -27,7 +27,8 @@ from workers import engine_process  # noqa: E402
 with contextlib.suppress(ModelLoadError):
     open_pipeline(str(ENTRIES["shapes"].folder))
 
-if asked_so is None:  # an engine asks CUDA, which knows whether a GPU works
-    del os.environ[NVML]
+del os.environ[NVML]  # an engine asks CUDA, which knows whether a GPU works
+if asked_so is not None:
+    os.environ[NVML] = asked_so
 
 __all__ = ["engine_process"]

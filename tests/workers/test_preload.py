@@ -32,8 +32,9 @@ assert dict(os.environ) == before
 """
 
 
-def test_no_gpu_is_begun_before_engines_are_forked() -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+@pytest.mark.parametrize("asked_so", [{}, {"PYTORCH_NVML_BASED_CUDA_CHECK": "0"}])
+def test_no_gpu_is_begun_before_engines_are_forked(asked_so: dict[str, str]) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **asked_so}
     ran = subprocess.run(
         [sys.executable, "-c", BUILT_FOR_CUDA], env=environment, check=False, capture_output=True, text=True
     )
